@@ -1,0 +1,56 @@
+"""captioner: a photo in, a sentence out.
+
+    from captioner import Captioner
+
+    captioner = Captioner.load()
+    print(captioner("photo.jpg").text)
+
+The names below are imported when they are first used, so that `import captioner` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captioner.errors import CaptionerError, DataError, ImageError, ModelFileError, OptionError, TrainingError
+    from captioner.generation import Caption, Word
+    from captioner.options import SearchOptions
+    from captioner.predictor import Captioner
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Captioner": "captioner.predictor",
+    "Caption": "captioner.generation",
+    "Word": "captioner.generation",
+    "SearchOptions": "captioner.options",
+    "CaptionerError": "captioner.errors",
+    "DataError": "captioner.errors",
+    "ImageError": "captioner.errors",
+    "ModelFileError": "captioner.errors",
+    "OptionError": "captioner.errors",
+    "TrainingError": "captioner.errors",
+}
+
+__all__ = [
+    "Caption",
+    "Captioner",
+    "CaptionerError",
+    "DataError",
+    "ImageError",
+    "ModelFileError",
+    "OptionError",
+    "SearchOptions",
+    "TrainingError",
+    "Word",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'captioner' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,55 @@
+"""Data sets of captioned pictures: whatever the user has, recognised, read and checked.
+
+    load_dataset(path) -> Dataset -> check_dataset -> Dataset -> .split("train") -> batches
+
+`dataset` says what a data set is; `coco`, `flickr` and `table` each read one family of files; `shapes` draws its own.
+"""
+
+from pathlib import Path
+
+from captioner.datasets import coco, flickr, table
+from captioner.datasets.check import check_dataset, summarise
+from captioner.datasets.dataset import SPLITS, CaptionedImage, Dataset, Problem, split_name
+from captioner.errors import DataError
+
+__all__ = [
+    "SPLITS",
+    "CaptionedImage",
+    "Dataset",
+    "Problem",
+    "check_dataset",
+    "load_dataset",
+    "split_name",
+    "summarise",
+]
+
+_UNDERSTOOD = """A data set is one of
+  COCO        annotations/captions_train2017.json beside train2017/, the same for val2017
+  Karpathy    dataset_coco.json, dataset_flickr8k.json or dataset_flickr30k.json beside the images
+  Flickr8k    Flickr8k.token.txt or captions.txt, Flickr_8k.trainImages.txt ..., images/
+  Flickr30k   results_20130124.token or results.csv, flickr30k_images/, train.txt ... if there are any
+  your own    captions.csv (or captions.jsonl) beside the images; for example
+                image,caption
+                dog.jpg,A dog runs across the grass.
+  shapes      the word itself: drawn pictures, nothing to download"""
+
+
+def load_dataset(path: str | Path) -> Dataset:
+    """The data set at a folder or caption file of any known form; "shapes" is drawn on the spot.
+
+    Raises:
+        DataError: nothing is there, no form fits, or a caption file cannot be read at all.
+
+    """
+    if str(path) == "shapes":
+        from captioner.datasets.shapes import load_shapes
+
+        return load_shapes()
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise DataError(f"There is nothing at {path}. {_UNDERSTOOD}")
+    for reader in (coco, flickr, table):
+        dataset = reader.read(path)
+        if dataset is not None:
+            return dataset
+    raise DataError(f"No captions were recognised at {path}. {_UNDERSTOOD}")

@@ -1,0 +1,110 @@
+"""From captioned images to the tensors a training step wants.
+
+An image and all its captions stay together: the image is encoded once, and the captions share the result along the K
+axis.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from PIL import Image, ImageEnhance
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from captioner.datasets.dataset import CaptionedImage
+from captioner.images import fit, read_image, to_tensor
+from captioner.options import ImageOptions
+from captioner.text import END, PAD, START, Vocabulary, tokenise
+
+
+def encode_captions(
+    images: Sequence[CaptionedImage], vocabulary: Vocabulary, *, max_words: int
+) -> list[list[list[int]]]:
+    """For each image the ids of its captions, from <start> to <end>.
+
+    A caption longer than `max_words` is cut there and has no <end>, since it did not end. Captions without a word
+    are left out.
+    """
+    encoded = []
+    for image in images:
+        captions = []
+        for caption in image.captions:
+            ids = vocabulary.encode(tokenise(caption))
+            if ids:
+                captions.append([START, *ids, END] if len(ids) <= max_words else [START, *ids[:max_words]])
+        encoded.append(captions)
+    return encoded
+
+
+def stack_captions(captions: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    """Ids of the captions of B images -> tokens (B, K, T), int64, filled up with <pad>."""
+    most = max(map(len, captions))
+    longest = max(len(ids) for group in captions for ids in group)
+    tokens = torch.full((len(captions), most, longest), PAD)
+    for row, group in enumerate(captions):
+        for column, ids in enumerate(group):
+            tokens[row, column, : len(ids)] = torch.tensor(ids)
+    return tokens
+
+
+def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """The images 0..count-1 in this epoch's order, cut into batches. The same call gives the same batches."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(count, generator=generator).tolist()
+    return [order[first : first + batch_size] for first in range(0, count, batch_size)]
+
+
+class _Pixels(Dataset[Tensor]):
+    """Pictures as uint8 (3, size, size); augmented where an epoch is given, by its number and the picture's alone."""
+
+    def __init__(self, images: Sequence[CaptionedImage], options: ImageOptions, augmentation: tuple[int, int] | None):
+        self.images, self.options, self.augmentation = images, options, augmentation
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        source = self.images[index].source
+        if self.augmentation is None:
+            return to_tensor(source, self.options)
+        seed, epoch = self.augmentation
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 10_000_019 + index)
+        return to_tensor(augment(fit(read_image(source), self.options), generator), self.options)
+
+
+def augment(picture: Image.Image, generator: torch.Generator) -> Image.Image:
+    """A random crop of 70% of the area or more, resized back, with colours shifted by up to a fifth.
+
+    Never a flip or a rotation: captions say left and right.
+    """
+    area, x, y, *colours = torch.rand(6, generator=generator).tolist()
+    scale = (0.7 + 0.3 * area) ** 0.5
+    width, height = picture.width * scale, picture.height * scale
+    left, top = x * (picture.width - width), y * (picture.height - height)
+    picture = picture.resize(picture.size, Image.Resampling.BILINEAR, (left, top, left + width, top + height))
+    for enhance, amount in zip(
+        (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), colours, strict=True
+    ):
+        picture = enhance(picture).enhance(0.8 + 0.4 * amount)
+    return picture
+
+
+def load_pixels(
+    images: Sequence[CaptionedImage],
+    options: ImageOptions,
+    batches: Sequence[Sequence[int]],
+    *,
+    workers: int = 0,
+    augmentation: tuple[int, int] | None = None,
+) -> Iterator[Tensor]:
+    """The pictures of each batch as uint8 (B, 3, size, size), read by `workers` processes ahead of time.
+
+    `augmentation` is (seed, epoch) where pictures are to be varied. Raises ImageError for one that cannot be read.
+    """
+    loader = DataLoader(
+        _Pixels(images, options, augmentation),
+        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of index lists will do
+        num_workers=min(workers, len(batches)),
+        generator=torch.Generator(),  # its own: the loader must not draw from the one that resume restores
+    )
+    return iter(loader)

@@ -1,0 +1,270 @@
+"""What every reader makes, and what readers share: a data set of captioned pictures in splits.
+
+Readers open caption files, never pictures: a `Dataset` may name pictures that are missing or unreadable until
+`check_dataset` has looked. Captions are kept as written; tokens are made elsewhere.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL.Image import Image
+
+from captioner.errors import DataError
+from captioner.images import SUFFIXES
+
+SPLITS = ("train", "val", "test")
+
+MISSING = "missing picture"
+UNREADABLE = "unreadable picture"
+UNCAPTIONED = "picture without captions"
+UNPLACED = "picture without a split"
+TWO_SPLITS = "picture in two splits"
+SAME_BYTES = "same picture under two names in two splits"
+MALFORMED = "malformed row"
+
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "restval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+# Where the known downloads put their pictures; "" is the data set's own folder.
+_PICTURE_FOLDERS = (
+    *("", "images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset"),
+    *("flickr30k_images", "flickr30k-images", "flickr30k_images/flickr30k_images"),
+    *("train2017", "val2017", "train2014", "val2014"),
+    *("images/train2017", "images/val2017", "images/train2014", "images/val2014"),
+)
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """A picture, at least one caption as written, and the split it belongs to.
+
+    `name` is unique within the data set and what messages call the picture; `image_id` is what results files carry
+    (COCO's number, elsewhere the name); `source` is a file, or the picture itself where it was drawn.
+    """
+
+    name: str
+    image_id: int | str
+    source: Path | Image
+    captions: tuple[str, ...]
+    split: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that keeps a picture or a row out of the data set: what is wrong, and with which one."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Captioned pictures, the problems found so far, and the decisions worth telling (`notes`)."""
+
+    kind: str
+    path: str
+    images: tuple[CaptionedImage, ...]
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def split(self, name: str) -> tuple[CaptionedImage, ...]:
+        """The pictures of one split ("dev" means "val").
+
+        Raises:
+            DataError: there is no split of that name, or it holds no picture.
+
+        """
+        counts = self._counts()
+        there = ", ".join(f"{split} ({count:,} images)" for split, count in counts.items()) or "no images at all"
+        try:
+            wanted = split_name(name)
+        except DataError as error:
+            raise DataError(f"{error} {self.path} has {there}.") from None
+        if wanted not in counts:
+            raise DataError(f"{self.path} has no images in its {wanted} split; it has {there}.")
+        return tuple(image for image in self.images if image.split == wanted)
+
+    def describe(self) -> str:
+        """What was found, in a line for the counts and a line for each note."""
+        captions = sum(len(image.captions) for image in self.images)
+        splits = ", ".join(f"{split} {count:,}" for split, count in self._counts().items())
+        first = f"{self.kind} at {self.path}: {len(self.images):,} images, {captions:,} captions ({splits or 'empty'})"
+        return "\n".join([first, *(f"  {note}" for note in self.notes)])
+
+    def _counts(self) -> dict[str, int]:
+        counts = Counter(image.split for image in self.images)
+        return {split: counts[split] for split in SPLITS if counts[split]}
+
+
+def split_name(text: str) -> str:
+    """`train`, `val` or `test` for any of their usual names; raises DataError for anything else."""
+    try:
+        return _SPLIT_NAMES[text.strip().lower()]
+    except KeyError:
+        raise DataError(f"There is no split {text!r}: the splits are {', '.join(SPLITS)}.") from None
+
+
+def hold_out(names: Iterable[str], share: float) -> set[str]:
+    """About `share` (0..1) of the names, chosen by hash: the same ones in any order and on any machine.
+
+    A name is held out when its hash lies in the lowest `share` of all hashes, so adding pictures never moves others
+    between splits. Only in a small set, where that gives fewer than `share` and fewer than four names, are the next
+    lowest taken too; and at least one name always stays.
+    """
+
+    def place(name: str) -> float:
+        return int.from_bytes(hashlib.sha1(name.encode(), usedforsecurity=False).digest()[:8], "big") / 2**64
+
+    ordered = sorted(set(names), key=lambda name: (place(name), name))
+    count = sum(place(name) < share for name in ordered)
+    fewest = min(4, math.ceil(len(ordered) * share))
+    return set(ordered[: min(max(count, fewest), len(ordered) - 1)]) if ordered else set()
+
+
+@dataclass
+class Draft:
+    """One picture while its files are being read; `finish` makes a `CaptionedImage` of it."""
+
+    image_id: int | str
+    source: Path
+    captions: list[str] = field(default_factory=list)
+    splits: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One caption as a file gives it; `split` is "" where the row names none."""
+
+    name: str
+    caption: str
+    split: str = ""
+
+
+def gather(rows: Iterable[Row | Problem], folders: Sequence[Path]) -> tuple[dict[str, Draft], list[Problem]]:
+    """Brings the rows of each picture together; `folders` are where pictures are looked for."""
+    drafts: dict[str, Draft] = {}
+    problems = []
+    for row in rows:
+        if isinstance(row, Problem):
+            problems.append(row)
+            continue
+        if row.name not in drafts:
+            drafts[row.name] = Draft(row.name, find_picture(folders, row.name))
+        drafts[row.name].captions.append(row.caption)
+        drafts[row.name].splits |= {row.split} - {""}
+    return drafts, problems
+
+
+def finish(
+    kind: str,
+    path: Path,
+    drafts: dict[str, Draft],
+    problems: Sequence[Problem],
+    notes: Sequence[str] = (),
+    *,
+    held_out: float = 0.0,
+) -> Dataset:
+    """The data set of `drafts`, each of which names its split; `held_out` is the share of train that validates."""
+    captions = {name: tuple(filter(None, map(str.strip, draft.captions))) for name, draft in drafts.items()}
+    # A picture in two splits stays where it is scored: what is trained on must not be what is scored.
+    splits = {name: max(draft.splits, key=SPLITS.index) for name, draft in drafts.items() if captions[name]}
+    found = [Problem(UNCAPTIONED, name) for name in drafts if not captions[name]]
+    found += [Problem(TWO_SPLITS, name) for name in splits if len(drafts[name].splits) > 1]
+    train = [name for name, split in splits.items() if split == "train"]
+    if held_out and train:
+        chosen = hold_out(train, held_out)
+        splits |= dict.fromkeys(chosen, "val")
+        share = f"1 in {round(1 / held_out)}, chosen by hash of the name"
+        notes = [*notes, f"validation is held out of train: {len(chosen):,} of {len(train):,} images ({share})"]
+    images = (
+        CaptionedImage(name, drafts[name].image_id, drafts[name].source, captions[name], split)
+        for name, split in splits.items()
+    )
+    return Dataset(kind, str(path), tuple(images), (*problems, *found), tuple(notes))
+
+
+def picture_folders(*roots: Path, first: str = "") -> list[Path]:
+    """The folders under `roots` where pictures may lie, likeliest first; `first` is tried before the usual names."""
+    names = dict.fromkeys((first, f"images/{first}", *_PICTURE_FOLDERS) if first else _PICTURE_FOLDERS)
+    return [root / name for root in roots for name in names if (root / name).is_dir()]
+
+
+def find_picture(folders: Sequence[Path], *names: str) -> Path:
+    """The first file of one of these names in one of these folders; where there is none, where it should have been."""
+    # os.path answers "no" where pathlib raises: names with NUL bytes, or longer than a file name may be.
+    candidates = (folder / name for name in names for folder in folders)
+    return next((path for path in candidates if os.path.exists(path)), folders[0] / names[0])
+
+
+def uncaptioned(root: Path, drafts: dict[str, Draft]) -> list[Problem]:
+    """The pictures in the data set's folders that no row names."""
+    named = {draft.source for draft in drafts.values()}
+    folders = {source.parent for source in named if source.is_relative_to(root) and os.path.exists(source)}
+    return [
+        Problem(UNCAPTIONED, path.relative_to(root).as_posix())
+        for folder in sorted(folders)
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in SUFFIXES and path not in named
+    ]
+
+
+def picture_name(value: Any) -> str:
+    """A picture's name as a path with forward slashes, or "" where `value` cannot be one."""
+    text = plain_text(value)
+    return PurePosixPath(text.replace("\\", "/")).as_posix() if text else ""
+
+
+def plain_text(value: Any) -> str:
+    """`value` stripped, or "" where it is no text that could be written to a file."""
+    if not isinstance(value, str):
+        return ""
+    try:
+        value.encode()  # JSON can smuggle in half a surrogate pair
+    except UnicodeEncodeError:
+        return ""
+    return value.strip()
+
+
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8.
+
+    """
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.start
+        raise DataError(f"{file} is not UTF-8 text (byte {byte:,} is wrong): save it as UTF-8.") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}.") from None
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds; raises DataError where it is no JSON."""
+    text = read_text(file)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{file} is not whole JSON ({where}: {error.msg}): download or write it again.") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} cannot be read as JSON: {error}.") from None
+
+
+def only(files: Sequence[Path]) -> Path | None:
+    """The one file there is, or None; raises DataError where there are several to choose from."""
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise DataError(f"{files[0].parent} holds several caption files ({names}): give the path of the one you mean.")
+    return files[0] if files else None

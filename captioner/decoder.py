@@ -1,0 +1,137 @@
+"""The recurrent network that writes the words, with or without attention to the features.
+
+It knows ids, not words, and features, not images. `step` writes one more word for many hypotheses; `forward` scores
+whole captions at once (teacher forcing). Both use the same parameters and agree; they differ in what they can do in
+one go. What depends on the image alone is computed once, by `read`, and is shared by all hypotheses (or reference
+captions) of that image: that is the K axis.
+
+Attention follows the recurrent step (Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine
+Translation", section 3): the new state asks, the context joins it in the output layer. So the recurrence does not wait
+for attention, and in training all words of all captions attend in a single matrix product.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captioner.options import DecoderOptions
+
+State = tuple[Tensor, ...]
+"""The recurrent state: one tensor (B, K, layers, hidden) for rnn and gru, two (hidden, cell) for lstm."""
+
+
+class Memory(NamedTuple):
+    """What the decoder computed once from each image."""
+
+    start: State  # the recurrent state before the first word, each (B, 1, layers, hidden)
+    keys: Tensor | None  # (B, R, hidden): what attention compares with
+    values: Tensor | None  # (B, R, hidden): what attention averages
+
+
+class Decoder(nn.Module):
+    """features (B, R, C) and words so far -> the next word's logits over the vocabulary."""
+
+    def __init__(self, options: DecoderOptions, *, channels: int, vocabulary_size: int) -> None:
+        """`channels` is C of the features; `vocabulary_size` counts the special words too."""
+        super().__init__()
+        self.options = options
+        hidden, width = options.hidden_size, options.embedding_size
+        recurrent = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[options.cell]
+        self.states = 2 if options.cell == "lstm" else 1
+
+        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.start_state = nn.Linear(channels, self.states * options.layers * hidden)
+        self.cell = recurrent(
+            width,
+            hidden,
+            options.layers,
+            batch_first=True,
+            dropout=options.dropout if options.layers > 1 else 0.0,
+        )
+        if options.attention != "none":
+            self.key = nn.Linear(channels, hidden)
+            self.value = nn.Linear(channels, hidden)
+            self.query = nn.Linear(hidden, hidden, bias=False)
+        if options.attention == "additive":
+            self.score = nn.Linear(hidden, 1, bias=False)
+        self.combine = nn.Linear(hidden if options.attention == "none" else 2 * hidden, width)
+        self.output = nn.Linear(width, vocabulary_size)
+        self.dropout = nn.Dropout(options.dropout)
+
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        nn.init.zeros_(self.output.bias)
+        if options.tied:  # Press and Wolf 2017, "Using the Output Embedding to Improve Language Models"
+            self.output.weight = self.embedding.weight
+
+    def read(self, features: Tensor) -> Memory:
+        """Features (B, R, C) -> what every hypothesis of each image shares; called once per image."""
+        batch = features.shape[0]
+        start = torch.tanh(self.start_state(features.mean(1)))
+        start = start.view(batch, 1, self.states, self.options.layers, self.options.hidden_size)
+        if self.options.attention == "none":
+            return Memory(start.unbind(2), None, None)
+        return Memory(start.unbind(2), self.key(features), self.value(features))
+
+    def start(self, memory: Memory) -> State:
+        """The recurrent state before the first word: one hypothesis an image, tensors (B, 1, layers, hidden)."""
+        return memory.start
+
+    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
+        """Tokens (B, K), state (B, K, ...) -> logits (B, K, V) of the next word, and the state after `tokens`."""
+        outputs, state = self._run(tokens.unsqueeze(-1), state)
+        logits, _ = self._write(outputs, memory)
+        return logits.squeeze(2), state
+
+    def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Teacher forcing: features (B, R, C), tokens (B, K, T) -> logits (B, K, T, V), attention (B, K, T, R).
+
+        Position t of the logits is the prediction after reading tokens 0..t. Attention weights are the mean over
+        heads and sum to 1 over the R features; without attention they are None.
+        """
+        memory = self.read(features)
+        captions = tokens.shape[1]
+        state = tuple(part.expand(-1, captions, -1, -1) for part in self.start(memory))
+        outputs, _ = self._run(tokens, state)
+        return self._write(outputs, memory)
+
+    def _run(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """The recurrence over tokens (B, K, T): outputs (B, K, T, hidden) and the state after the last token."""
+        batch, captions, _ = tokens.shape
+        inputs = self.dropout(self.embedding(tokens)).flatten(0, 1)
+        # torch's cells want (layers, B * K, hidden); one layer needs no copy for it
+        before = tuple(part.flatten(0, 1).transpose(0, 1).contiguous().to(inputs.dtype) for part in state)
+        outputs, after = self.cell(inputs, before if self.states == 2 else before[0])
+        after = after if self.states == 2 else (after,)
+        return (
+            outputs.unflatten(0, (batch, captions)),
+            tuple(part.transpose(0, 1).unflatten(0, (batch, captions)) for part in after),
+        )
+
+    def _write(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Recurrent outputs (B, K, T, hidden) -> logits (B, K, T, V) and attention (B, K, T, R)."""
+        attention = None
+        if memory.keys is not None and memory.values is not None:
+            batch, captions, length, _ = outputs.shape
+            queries = self.query(outputs).flatten(1, 2)
+            context, weights = self._attend(queries, memory.keys, memory.values)
+            attention = weights.view(batch, captions, length, -1)
+            outputs = torch.cat([outputs, context.view_as(outputs)], -1)
+        combined = torch.tanh(self.combine(self.dropout(outputs)))
+        return self.output(self.dropout(combined)), attention
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries (B, Q, hidden) on keys and values (B, R, hidden) -> context (B, Q, hidden), weights (B, Q, R)."""
+        if self.options.attention == "additive":
+            # Bahdanau et al. 2015, appendix A.1.2: score = v' tanh(W query + U key)
+            scores = self.score(torch.tanh(queries.unsqueeze(2) + keys.unsqueeze(1))).squeeze(-1)
+            weights = scores.softmax(-1)
+            return weights @ values, weights
+        # Vaswani et al. 2017, equation 1, with heads as in section 3.2.2
+        heads = self.options.heads
+        queries, keys, values = (
+            part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (queries, keys, values)
+        )
+        weights = (queries @ keys.transpose(2, 3) * queries.shape[-1] ** -0.5).softmax(-1)
+        context = (weights @ values).transpose(1, 2).flatten(2)
+        return context, weights.mean(1)

@@ -1,0 +1,50 @@
+"""Where the arithmetic runs, and in which precision it runs fastest there."""
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+
+from captioner.errors import OptionError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" takes a CUDA GPU, else Apple's, else the CPU.
+
+    Raises OptionError for a name torch does not know and for a device that is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise OptionError(
+            f"--device is {name!r}, which is not usable here: choose auto, cpu, cuda, cuda:N or mps."
+        ) from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise OptionError(f"--device is {name!r}: choose auto, cpu, cuda, cuda:N or mps.")
+    return device
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """The precision to train in, "float32" or "bfloat16"; for "auto", bfloat16 where the hardware multiplies in it."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    else:
+        fast = False
+    return "bfloat16" if fast else "float32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which matrix products run in `precision`, "float32" or "bfloat16"."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()

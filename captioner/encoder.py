@@ -1,0 +1,173 @@
+"""A torchvision CNN, cut where its output is still a grid: images in, one feature vector per grid cell out.
+
+The network, its weights and its preprocessing numbers come from torchvision's own model registry. This module knows
+nothing of captions.
+"""
+
+import functools
+from collections import OrderedDict
+from collections.abc import Iterator
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from captioner.errors import OptionError
+from captioner.options import EncoderOptions
+
+FAMILIES = (
+    "mobilenet_v2",
+    "mobilenet_v3",
+    "resnet",
+    "resnext",
+    "regnet",
+    "efficientnet",
+    "convnext",
+    "densenet",
+    "inception_v3",
+)
+
+
+@functools.cache
+def encoder_names() -> tuple[str, ...]:
+    """Every torchvision network this encoder can be, by torchvision's name."""
+    return tuple(name for name in models.list_models(module=models) if name.startswith(FAMILIES))
+
+
+def preprocessing(name: str) -> dict[str, object]:
+    """The network's own `mean`, `std` and `interpolation`, as ImageOptions fields.
+
+    Raises OptionError for an unknown name.
+    """
+    if name not in encoder_names():
+        raise OptionError(f"--encoder is {name!r}, which is not one of: {', '.join(encoder_names())}.")
+    if name == "inception_v3":
+        # torchvision's weights normalise as ImageNet and then, inside the network (`transform_input`), go back to
+        # Google's 0.5 and 0.5; the trunk cut out below takes the result of both steps directly.
+        return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear"}
+    transforms = _default_weights(name).transforms()
+    return {
+        "mean": tuple(transforms.mean),
+        "std": tuple(transforms.std),
+        "interpolation": transforms.interpolation.value,
+    }
+
+
+def _default_weights(name: str) -> models.WeightsEnum:
+    """The first weights torchvision lists: IMAGENET1K_V1 wherever it exists.
+
+    The V1 recipes, without the long schedules and label mixing of V2, give the features that captioners are known by.
+    """
+    return next(iter(models.get_model_weights(name)))
+
+
+class Encoder(nn.Module):
+    """images (B, 3, H, W), normalised -> features (B, R, C), R = rows * columns of the grid, row by row."""
+
+    def __init__(self, options: EncoderOptions, *, image_size: int, imagenet: bool = False) -> None:
+        """Builds the network, with torchvision's ImageNet weights (downloaded once, cached by torch) or random.
+
+        Raises OptionError for an unknown network or stage, for pictures too small to leave a grid, and when the
+        weights cannot be had.
+        """
+        super().__init__()
+        preprocessing(options.name)  # an unknown name stops here
+        stages = _stages(_build(options.name, imagenet=imagenet))
+        names = list(stages)
+        if options.stage is not None and options.stage not in stages:
+            raise OptionError(
+                f"--encoder-stage is {options.stage!r}, which is not one of {options.name}'s: {', '.join(names)}."
+            )
+        kept = names[: names.index(options.stage) + 1] if options.stage else names
+        trunk = nn.Sequential(OrderedDict((name, stages[name]) for name in kept))
+        # Convolutions on a CPU are more than twice as fast with weights and images in this layout (measured).
+        self.trunk = trunk.to(memory_format=torch.channels_last)
+        self.trusts_statistics = imagenet
+        """Whether the batch norms keep the statistics they have; False only while learning from random weights."""
+        self.channels, self.grid = self._probe(options.name, image_size)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages, first to last: where the network can be cut, and fine-tuning can start."""
+        return tuple(name for name, _ in self.trunk.named_children())
+
+    def _probe(self, name: str, image_size: int) -> tuple[int, tuple[int, int]]:
+        """The number of channels and the grid (rows, columns), from one pass over shapes alone."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                device = next(self.parameters()).device
+                _, channels, rows, columns = self.trunk(torch.zeros(1, 3, image_size, image_size, device=device)).shape
+        except RuntimeError as error:
+            raise OptionError(
+                f"--image-size is {image_size}, which is too small for {name}: choose a larger one."
+            ) from error
+        finally:
+            self.train(training)
+        return channels, (rows, columns)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """As nn.Module.train, but batch norms that hold trained statistics stay in eval mode.
+
+        Otherwise features depend on who else is in the batch, and the statistics drift even where nothing is trained.
+        """
+        super().train(mode)
+        if self.trusts_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def trainable(self, start: str | None) -> Iterator[nn.Parameter]:
+        """Sets which parameters learn, and yields those: from stage `start` on, every one for "all", none for None.
+
+        Raises OptionError for an unknown stage.
+        """
+        if start not in (None, "all", *self.stages):
+            raise OptionError(f"--fine-tune is {start!r}: choose all or one of {', '.join(self.stages)}.")
+        learning = start == "all"
+        for name, stage in self.trunk.named_children():
+            learning = learning or name == start
+            stage.requires_grad_(learning)
+            if learning:
+                yield from stage.parameters()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), normalised -> features (B, R, C)."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.trunk(images).flatten(2).transpose(1, 2)
+
+
+def _build(name: str, *, imagenet: bool) -> nn.Module:
+    """The whole torchvision network, classifier and all."""
+    if imagenet:
+        weights = _default_weights(name)
+        try:
+            return models.get_model(name, weights=weights)
+        except (URLError, OSError) as error:
+            raise OptionError(
+                f"torchvision's ImageNet weights for {name} could not be downloaded ({error}): connect to the network "
+                f"once, or put {weights.url.rsplit('/', 1)[-1]} into torch's hub/checkpoints folder, or use "
+                "--encoder-weights bundled."
+            ) from error
+    # Inception's own initialisation draws from a truncated normal, which takes half a minute; nobody needs it.
+    extra = {"init_weights": False, "aux_logits": False} if name == "inception_v3" else {}
+    return models.get_model(name, weights=None, **extra)
+
+
+def _stages(network: nn.Module) -> "OrderedDict[str, nn.Module]":
+    """The network's stages before its pooling and classifier, in the order they run."""
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    children = getattr(network, "features", network)
+    for name, child in children.named_children():
+        if name in ("avgpool", "dropout", "fc", "AuxLogits"):
+            continue
+        if name == "trunk_output":  # RegNet: its blocks are one level down
+            stages.update(child.named_children())
+        else:
+            stages[name] = child
+    if isinstance(network, models.DenseNet):
+        stages["relu"] = nn.ReLU(inplace=True)  # torchvision applies it in DenseNet.forward
+    return stages

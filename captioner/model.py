@@ -1,0 +1,42 @@
+"""The whole network: an encoder, a decoder, and the options both were made from."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from captioner.decoder import Decoder
+from captioner.encoder import Encoder
+from captioner.images import normalise
+from captioner.options import DecoderOptions, EncoderOptions, ImageOptions
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Everything the shape of a model depends on."""
+
+    image: ImageOptions
+    encoder: EncoderOptions
+    decoder: DecoderOptions
+    vocabulary_size: int
+
+
+class CaptionModel(nn.Module):
+    """images -> features -> logits of words."""
+
+    def __init__(self, options: ModelOptions, *, imagenet: bool = False) -> None:
+        """Builds the network; `imagenet` starts the encoder from torchvision's weights, otherwise all is random.
+
+        Raises OptionError where the options do not fit together.
+        """
+        super().__init__()
+        self.options = options
+        self.encoder = Encoder(options.encoder, image_size=options.image.size, imagenet=imagenet)
+        self.decoder = Decoder(options.decoder, channels=self.encoder.channels, vocabulary_size=options.vocabulary_size)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W), uint8, fitted by `images.to_tensor` -> features (B, R, C)."""
+        return self.encoder(normalise(pixels, self.options.image))
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Pixels (B, 3, H, W) uint8, tokens (B, K, T) -> logits (B, K, T, V), attention (B, K, T, R) or None."""
+        return self.decoder(self.encode(pixels), tokens)

@@ -1,0 +1,232 @@
+"""Every option: its default, its rule and its help text, in one place.
+
+The command lines are built from these dataclasses (`add_arguments`), model files carry them (`to_dict`, `from_dict`),
+and each checks itself when it is made. Nothing here imports torch, so that `--help` answers at once.
+"""
+
+import argparse
+import dataclasses
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from captioner.errors import OptionError
+
+FITS = ("squash", "crop", "pad")
+CELLS = ("rnn", "lstm", "gru")
+ATTENTIONS = ("additive", "dot", "none")
+ENCODER_WEIGHTS = ("imagenet", "bundled", "none")
+PRECISIONS = ("auto", "float32", "bfloat16")
+DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one"
+
+Options = TypeVar("Options")
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002 - argparse's own word
+    *,
+    choices: tuple[str, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    flag: str | None = None,
+    hidden: bool = False,
+) -> Any:
+    """A dataclass field with its rule and its help text.
+
+    `flag` names the command-line flag where it differs from the field's name; `hidden` keeps the field off the
+    command line (model files still carry it).
+    """
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "help": help,
+            "choices": choices,
+            "minimum": minimum,
+            "maximum": maximum,
+            "flag": flag,
+            "hidden": hidden,
+        },
+    )
+
+
+class _Checked:
+    """Checks every field against the rule it was declared with."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, rule = getattr(self, field.name), field.metadata
+            flag = _flag(field)
+            if value is None:
+                continue
+            if rule["choices"] and value not in rule["choices"]:
+                raise OptionError(f"{flag} is {value!r}: choose one of {', '.join(rule['choices'])}.")
+            if rule["minimum"] is not None and not value >= rule["minimum"]:
+                raise OptionError(f"{flag} is {value}: it must be at least {rule['minimum']}.")
+            if rule["maximum"] is not None and not value <= rule["maximum"]:
+                raise OptionError(f"{flag} is {value}: it must be at most {rule['maximum']}.")
+
+
+@dataclass(frozen=True)
+class ImageOptions(_Checked):
+    """How a picture becomes the encoder's input."""
+
+    fit: str = option("squash", "how a picture fills the square: squash it, crop its middle, or pad it", choices=FITS)
+    size: int = option(
+        224, "side of the square the encoder sees, in pixels", minimum=16, maximum=2048, flag="image-size"
+    )
+    interpolation: str = option("bilinear", "resampling filter", choices=("bilinear", "bicubic"), hidden=True)
+    mean: tuple[float, ...] = option((0.485, 0.456, 0.406), "subtracted from RGB in 0..1", hidden=True)
+    std: tuple[float, ...] = option((0.229, 0.224, 0.225), "RGB in 0..1 is divided by it", hidden=True)
+
+
+@dataclass(frozen=True)
+class EncoderOptions(_Checked):
+    """Which network looks at the picture, and where it is cut."""
+
+    name: str = option("mobilenet_v2", "a torchvision CNN by its torchvision name", flag="encoder")
+    stage: str | None = option(None, "cut the network after this stage (default: its last)", flag="encoder-stage")
+
+
+@dataclass(frozen=True)
+class DecoderOptions(_Checked):
+    """The network that writes the words."""
+
+    cell: str = option("lstm", "the recurrent cell", choices=CELLS)
+    attention: str = option(
+        "dot", "how the decoder looks at the features; none: they only start it", choices=ATTENTIONS
+    )
+    heads: int = option(1, "attention heads (dot only); they divide the hidden size", minimum=1, maximum=64)
+    layers: int = option(1, "recurrent layers", minimum=1, maximum=8)
+    embedding_size: int = option(512, "width of the word embeddings", minimum=1, maximum=8192)
+    hidden_size: int = option(512, "width of the recurrent state and of attention", minimum=1, maximum=8192)
+    dropout: float = option(0.5, "share of activations dropped in training", minimum=0.0, maximum=0.95)
+    tied: bool = option(True, "the output layer shares the word embeddings")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attention != "dot" and self.heads != 1:
+            raise OptionError(
+                f"--heads is {self.heads} with --attention {self.attention}: only dot attention has heads."
+            )
+        if self.hidden_size % self.heads:
+            raise OptionError(
+                f"--heads is {self.heads}, not a divisor of --hidden-size {self.hidden_size}: choose one."
+            )
+
+
+@dataclass(frozen=True)
+class SearchOptions(_Checked):
+    """How the sentence is found."""
+
+    beam_size: int = option(3, "hypotheses kept for each picture; 1 is greedy search", minimum=1, maximum=100)
+    max_length: int = option(30, "most words in a caption", minimum=1, maximum=200)
+    length_penalty: float = option(
+        0.0,
+        "hypotheses are ranked by log-probability / words**penalty; 0: the most probable, higher: longer",
+        minimum=0.0,
+        maximum=5.0,
+    )
+
+
+@dataclass(frozen=True)
+class TrainingOptions(_Checked):
+    """How the model learns."""
+
+    epochs: int = option(12, "passes over the training pictures", minimum=1, maximum=10_000)
+    batch_size: int = option(32, "pictures a step, each with all its captions", minimum=1, maximum=65_536)
+    learning_rate: float = option(1e-3, "peak learning rate of the decoder", minimum=0.0, maximum=10.0)
+    encoder_weights: str = option(
+        "imagenet",
+        "what the encoder starts from: torchvision's ImageNet weights, the bundled model's, or none (random)",
+        choices=ENCODER_WEIGHTS,
+    )
+    fine_tune: str | None = option(
+        None, "train the encoder too, from this stage on; 'all' trains every layer (default: frozen)"
+    )
+    encoder_learning_rate: float = option(1e-4, "peak learning rate of the encoder", minimum=0.0, maximum=10.0)
+    warmup: float = option(0.03, "share of all steps over which the learning rate rises", minimum=0.0, maximum=1.0)
+    weight_decay: float = option(0.01, "AdamW's weight decay", minimum=0.0, maximum=10.0)
+    label_smoothing: float = option(0.1, "probability spread over the other words", minimum=0.0, maximum=0.9)
+    clip_norm: float = option(5.0, "gradients are scaled down to this norm; 0: never", minimum=0.0)
+    augment: bool = option(False, "random crops and colours while the encoder learns (never a flip)")
+    min_count: int = option(5, "a word enters the vocabulary after this many uses in training captions", minimum=1)
+    max_words: int = option(50, "training captions are cut after this many words", minimum=1, maximum=1000)
+    patience: int = option(5, "stop after this many epochs without a better validation score", minimum=1)
+    precision: str = option("auto", "bfloat16 where the hardware multiplies it faster", choices=PRECISIONS)
+    workers: int = option(2, "processes that read pictures while the encoder learns", minimum=0, maximum=256)
+    save_minutes: float = option(5.0, "minutes between saves inside an epoch", minimum=0.0)
+    seed: int = option(1, "seed of everything random", minimum=0)
+
+
+@dataclass(frozen=True)
+class WebOptions(_Checked):
+    """Where the page is served, and with which example photos."""
+
+    host: str = option("127.0.0.1", "address to serve; 0.0.0.0 lets other machines in")
+    port: int = option(7860, "port to serve; 0 takes a free one", minimum=0, maximum=65_535)
+    examples: str | None = option(
+        None, "folder with example photos of your own (default: the ones that come with Gradio)"
+    )
+
+
+def _flag(field: "dataclasses.Field[Any]") -> str:
+    return "--" + (field.metadata["flag"] or field.name.replace("_", "-"))
+
+
+def _plain_type(hint: Any) -> Any:
+    """`str` for `str | None`; the hint itself otherwise."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return next(part for part in get_args(hint) if part is not type(None))
+    return hint
+
+
+def add_arguments(parser: argparse.ArgumentParser, cls: type, *, defaults: bool = True) -> None:
+    """Adds a flag for every field of an options dataclass.
+
+    A flag that is not given leaves no trace in the namespace, so that `given` tells what the user chose. `defaults`
+    shows the defaults in the help; where a model file decides them, they would mislead.
+    """
+    hints = get_type_hints(cls)
+    group = parser.add_argument_group((cls.__doc__ or cls.__name__).split("\n")[0].rstrip("."))
+    for field in dataclasses.fields(cls):
+        rule = field.metadata
+        if rule["hidden"]:
+            continue
+        kind = _plain_type(hints[field.name])
+        shown = f" (default: {field.default})" if defaults and field.default is not None else ""
+        arguments: dict[str, Any] = {
+            "dest": _destination(cls, field.name),
+            "default": argparse.SUPPRESS,
+            "help": (rule["help"] + shown).replace("%", "%%"),
+        }
+        if kind is bool:
+            group.add_argument(_flag(field), action=argparse.BooleanOptionalAction, **arguments)
+        else:
+            metavar = "|".join(rule["choices"]) if rule["choices"] else {int: "N", float: "X"}.get(kind, "NAME")
+            group.add_argument(_flag(field), type=kind, metavar=metavar, **arguments)
+
+
+def given(cls: type, namespace: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `cls` that were given on the command line, with their values."""
+    names = (field.name for field in dataclasses.fields(cls))
+    return {n: getattr(namespace, _destination(cls, n)) for n in names if hasattr(namespace, _destination(cls, n))}
+
+
+def _destination(cls: type, name: str) -> str:
+    return f"{cls.__name__}.{name}"
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """An options dataclass as plain values for JSON."""
+    return dataclasses.asdict(options)
+
+
+def from_dict(cls: type[Options], values: Mapping[str, Any]) -> Options:
+    """The options that `to_dict` wrote; raises OptionError where a field is unknown or has a value it cannot have."""
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise OptionError(f"{cls.__name__} has no field {', '.join(unknown)}: the file may come from a newer version.")
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

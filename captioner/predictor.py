@@ -1,0 +1,87 @@
+"""Captioner: what a user holds. Load a model once, then call it on pictures."""
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from captioner.checkpoint import BUNDLED, ModelFile, load_model
+from captioner.device import pick_device
+from captioner.generation import Caption, caption_features
+from captioner.images import ImageSource, to_tensor
+from captioner.options import ImageOptions, SearchOptions
+
+BATCH = 16
+"""Pictures that go through the network together."""
+
+
+class Captioner:
+    """A loaded model on its device.
+
+    >>> captioner = Captioner.load()
+    >>> captioner("photo.jpg").text  # doctest: +SKIP
+    'A dog runs through the grass'
+
+    Threads may share one: the model serves one batch at a time.
+    """
+
+    def __init__(
+        self, file: ModelFile, device: torch.device, *, name: str = "captioner", image: ImageOptions | None = None
+    ) -> None:
+        """`file` as checkpoint.load_model returns it, its model already on `device`; `name` is shown to users."""
+        self.file = file
+        self.device = device
+        self.name = name
+        self.image = image or file.model.options.image
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str] | None = None, device: str = "auto", *, image: ImageOptions | None = None
+    ) -> "Captioner":
+        """Loads a model file, or the bundled model for None. Never touches the network.
+
+        `image` overrides how pictures are fitted, which the model file otherwise decides; keep that unless you are
+        measuring its effect. Raises ModelFileError for a file that is no model and OptionError for a device that is
+        not there.
+        """
+        place = pick_device(device)
+        file = load_model(Path(path) if path is not None else BUNDLED, place)
+        name = "bundled" if path is None else Path(path).name
+        return cls(file, place, name=name, image=image)
+
+    @overload
+    def __call__(self, images: ImageSource, *, search: SearchOptions | None = None) -> Caption: ...  # type: ignore[overload-overlap]  # str is a Sequence
+    @overload
+    def __call__(self, images: Sequence[ImageSource], *, search: SearchOptions | None = None) -> list[Caption]: ...
+    def __call__(
+        self, images: ImageSource | Sequence[ImageSource], *, search: SearchOptions | None = None
+    ) -> Caption | list[Caption]:
+        """One picture in, one Caption out; a list of pictures in, a list of Captions out.
+
+        A picture is a path, the bytes of a file, a PIL image or a NumPy array (see `images.read_image`). `search`
+        defaults to what the model file carries. Raises ImageError for a picture that cannot be read.
+        """
+        if isinstance(images, ImageSource):
+            return self.caption_pixels([self.read(images)], search=search)[0]
+        captions: list[Caption] = []
+        for first in range(0, len(images), BATCH):  # the pixels of a batch at a time, not of a whole library
+            pixels = [self.read(image) for image in images[first : first + BATCH]]
+            captions += self.caption_pixels(pixels, search=search)
+        return captions
+
+    def read(self, image: ImageSource) -> Tensor:
+        """A picture as the model's encoder wants it: uint8 (3, size, size). Raises ImageError."""
+        return to_tensor(image, self.image)
+
+    def caption_pixels(self, pixels: Sequence[Tensor], *, search: SearchOptions | None = None) -> list[Caption]:
+        """Pictures that `read` prepared, as one batch -> their captions. The caller chooses the size of the batch."""
+        if not pixels:
+            return []
+        with self._lock, torch.inference_mode():
+            features = self.file.model.encode(torch.stack(list(pixels)).to(self.device))
+            return caption_features(self.file.model.decoder, features, self.file.vocabulary, search or self.file.search)

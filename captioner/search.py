@@ -1,0 +1,221 @@
+"""Greedy and beam search over any step function; knows no text and no images.
+
+Promises, each proved in tests/test_search.py: an image's hypotheses do not depend on the other images of its batch; a
+beam as wide as the language finds what exhaustive search finds; stopping early changes no result; a forbidden token
+is never produced; where nothing finishes, the best unfinished hypothesis is the answer.
+
+Probabilities are the model's own: the softmax runs over all tokens, and only then are forbidden ones ruled out. What
+the model computed once per image lives in the step function, indexed by image; only the recurrent state is reordered.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from captioner.errors import CaptionerError
+from captioner.options import SearchOptions
+
+State = tuple[torch.Tensor, ...]
+"""The recurrent state: at least one tensor, each (B, K, ...) for K hypotheses of each of B images."""
+
+Step = Callable[[torch.Tensor, State], tuple[torch.Tensor, State]]
+"""(last tokens (B, K) int64, state) -> (logits (B, K, V) of the next token in any float type, the state after it)."""
+
+Watch = Callable[[int, torch.Tensor, torch.Tensor], None]
+"""Takes step (from 0), tokens (B, K, step + 1) and log-probabilities (B, K) of the live hypotheses; -inf: none."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A token sequence with its natural log-probability under the model."""
+
+    tokens: tuple[int, ...]
+    """Without start and end."""
+    log_probabilities: tuple[float, ...]
+    """Of each token, and of the end last if finished."""
+    finished: bool
+    """It reached the end; False: it was cut at the greatest length."""
+    score: float
+    """What it was ranked by: log-probability / len(log_probabilities) ** length_penalty."""
+
+    @property
+    def log_probability(self) -> float:
+        """The sum over its tokens, and its end if finished."""
+        return sum(self.log_probabilities)
+
+
+def search(
+    step: Step,
+    state: State,
+    *,
+    start: int,
+    end: int,
+    never: Iterable[int] = (),
+    options: SearchOptions,
+    watch: Watch | None = None,
+) -> list[list[Hypothesis]]:
+    """The best hypotheses of each image, best first: greedy search where the beam size is 1, beam search elsewhere.
+
+    `state` is the initial one, (B, 1, ...); `never` are tokens that may not be produced (list `start` too); `watch`
+    is shown each step's live hypotheses. An image gets at most `beam_size` hypotheses, at least one, and unfinished
+    ones only if none finished.
+
+    Raises CaptionerError where the model's probabilities are not finite or leave an image no possible hypothesis.
+    """
+    method = greedy_search if options.beam_size == 1 else beam_search
+    return method(step, state, start=start, end=end, never=never, options=options, watch=watch)
+
+
+@torch.inference_mode()
+def greedy_search(
+    step: Step,
+    state: State,
+    *,
+    start: int,
+    end: int,
+    never: Iterable[int] = (),
+    options: SearchOptions,
+    watch: Watch | None = None,
+) -> list[list[Hypothesis]]:
+    """One hypothesis per image: the most probable token at each step; arguments and errors as in `search`."""
+    if not len(state[0]):
+        return []
+    tokens = torch.full((len(state[0]), 1), start, device=state[0].device)
+    forbidden = torch.tensor(list(never), dtype=torch.int64, device=tokens.device)
+    ended = torch.zeros_like(tokens, dtype=torch.bool)
+    path: list[torch.Tensor] = []
+    log_path: list[torch.Tensor] = []
+    for index in range(options.max_length + 1):
+        logits, state = step(tokens, state)
+        log_probabilities, tokens = _log_probabilities(logits, forbidden).max(-1)
+        path.append(tokens)
+        log_path.append(log_probabilities)
+        ended |= tokens == end
+        if watch and index < options.max_length:
+            live = torch.stack(log_path, -1).sum(-1).masked_fill(ended, -math.inf)
+            watch(index, torch.stack(path, -1), live)
+        if ended.all():  # the one sync of a step
+            break
+    results = []
+    for image, (words, logs) in enumerate(
+        zip(torch.cat(path, 1).tolist(), torch.cat(log_path, 1).tolist(), strict=True)
+    ):
+        finished = end in words
+        length = words.index(end) if finished else options.max_length
+        counted = logs[: length + finished]
+        if not all(map(math.isfinite, counted)) or math.isnan(logs[length]):
+            raise _not_finite(image)
+        results.append([_hypothesis(words[:length], counted, finished, options)])
+    return results
+
+
+@torch.inference_mode()
+def beam_search(
+    step: Step,
+    state: State,
+    *,
+    start: int,
+    end: int,
+    never: Iterable[int] = (),
+    options: SearchOptions,
+    watch: Watch | None = None,
+) -> list[list[Hypothesis]]:
+    """The best `beam_size` hypotheses that a beam search meets; arguments and errors as in `search`.
+
+    At each step all continuations of the live hypotheses are candidates. Those among the best `beam_size` that end
+    compete in the image's pool, ranked by log-probability / length ** length_penalty, the end counted (Wu et al. 2016,
+    section 7, the form before their equation 14; with a penalty of 1, Graves 2012, algorithm 1). The best `beam_size`
+    that do not end live on, so a finished hypothesis takes no place from a live one (fairseq's rule).
+
+    A beam of 1 equals greedy search where the penalty is 0; a higher one may rank a longer hypothesis above it.
+    """
+    batch, beam, device = len(state[0]), options.beam_size, state[0].device
+    if not batch:
+        return []
+    images = torch.arange(batch, device=device)[:, None]
+    forbidden = torch.tensor(list(never), dtype=torch.int64, device=device)
+    tokens = torch.full((batch, 1), start, device=device)
+    history = tokens.new_zeros(batch, 1, 0)
+    # Candidates are the nodes of a tree, numbered through all steps; hypotheses are read off it once, at the end.
+    tree: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # parents, tokens, their log-probabilities
+    nodes = 0
+    live, live_nodes = torch.zeros(batch, 1, device=device), torch.full((batch, 1), -1, device=device)
+    pool = torch.full((batch, beam), -math.inf, device=device)
+    pool_nodes = torch.full((batch, beam), -1, device=device)
+    broken = torch.zeros(batch, dtype=torch.bool, device=device)
+    longest = (options.max_length + 1) ** options.length_penalty
+
+    for length in range(1, options.max_length + 2):  # with the candidates' own token, an end included
+        logits, state = step(tokens, state)
+        log_probabilities = _log_probabilities(logits, forbidden)
+        width, vocabulary = log_probabilities.shape[1:]
+        totals = (live[..., None] + log_probabilities).flatten(1)
+        best, places = totals.topk(min(2 * beam, width * vocabulary))  # at most `width` of them end
+        broken |= best[:, 0].isnan()  # topk puts NaN first
+        parents, chosen = places // vocabulary, places % vocabulary
+        tree.append((live_nodes.gather(1, parents), chosen, log_probabilities.flatten(1).gather(1, places)))
+        numbers = torch.arange(nodes, nodes + best.shape[1], device=device).expand(batch, -1)
+        nodes += best.shape[1]
+
+        ends = chosen == end
+        scores = (best / length**options.length_penalty).masked_fill(~ends, -math.inf)[:, :beam]
+        pool, places = torch.cat([pool, scores], 1).topk(beam)
+        pool_nodes = torch.cat([pool_nodes, numbers[:, :beam]], 1).gather(1, places)
+        if length > options.max_length:
+            break
+
+        live, places = best.masked_fill(ends, -math.inf).topk(max(1, min(beam, width * (vocabulary - 1))))
+        live_nodes, parents, tokens = (x.gather(1, places) for x in (numbers, parents, chosen))
+        if watch:
+            history = torch.cat([history[images, parents], tokens[..., None]], -1)
+            watch(length - 1, history, live)
+        # Log-probabilities only fall, so no live hypothesis can end above the best one's, divided for the longest end
+        # (a bound as in Huang, Zhao and Ma 2017). The one sync of a step.
+        if (pool[:, -1] >= live[:, 0] / longest).all():
+            break
+        state = tuple(x[images, parents] for x in state)
+
+    node_parents, node_tokens, node_logs = (torch.cat(column, 1).tolist() for column in zip(*tree, strict=True))
+    in_pool, in_beam = _occupied(pool, pool_nodes), _occupied(live, live_nodes)
+    results = []
+    for image, failed in enumerate(broken.tolist()):
+        # A finished hypothesis, however improbable, goes before an unfinished one.
+        ranked = [(node, True) for node in in_pool[image]] or [(node, False) for node in in_beam[image]]
+        if failed or not ranked:
+            raise _not_finite(image)
+        hypotheses = []
+        for node, is_finished in ranked:
+            trail = []
+            while node >= 0:
+                trail.append(node)
+                node = node_parents[image][node]
+            trail.reverse()
+            words = [node_tokens[image][n] for n in (trail[:-1] if is_finished else trail)]
+            hypotheses.append(_hypothesis(words, [node_logs[image][n] for n in trail], is_finished, options))
+        results.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
+    return results
+
+
+def _log_probabilities(logits: torch.Tensor, forbidden: torch.Tensor) -> torch.Tensor:
+    """The model's own log-probabilities in float32, and -inf for tokens that may not be produced."""
+    return torch.log_softmax(logits, -1, dtype=torch.float32).index_fill_(-1, forbidden, -math.inf)
+
+
+def _occupied(scores: torch.Tensor, nodes: torch.Tensor) -> list[list[int]]:
+    """Each image's nodes without the empty places, which score -inf."""
+    pairs = zip(scores.tolist(), nodes.tolist(), strict=True)
+    return [[node for score, node in zip(*pair, strict=True) if score > -math.inf] for pair in pairs]
+
+
+def _hypothesis(tokens: list[int], logs: list[float], finished: bool, options: SearchOptions) -> Hypothesis:
+    score = sum(logs) / len(logs) ** options.length_penalty
+    return Hypothesis(tuple(tokens), tuple(logs), finished, score)
+
+
+def _not_finite(image: int) -> CaptionerError:
+    return CaptionerError(
+        f"The model produced no finite probabilities for image {image} of its batch: "
+        "its file may be damaged, so try another model file or train it again."
+    )

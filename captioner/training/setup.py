@@ -1,0 +1,187 @@
+"""From a data set and what the user chose to everything a run starts with: options, vocabulary, model."""
+
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import captioner
+from captioner.checkpoint import BUNDLED, ModelFile, load_model
+from captioner.datasets.dataset import Dataset
+from captioner.encoder import preprocessing
+from captioner.errors import DataError, OptionError
+from captioner.model import CaptionModel, ModelOptions
+from captioner.options import (
+    DecoderOptions,
+    EncoderOptions,
+    ImageOptions,
+    SearchOptions,
+    TrainingOptions,
+    from_dict,
+    to_dict,
+)
+from captioner.text import Vocabulary, tokenise
+
+Given = Mapping[str, Mapping[str, Any]]
+"""What the user chose: field values by the name of the options class."""
+
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    # Drawings need no ImageNet: a ResNet-18 cut early learns them from random weights in two minutes.
+    "shapes": {
+        "ImageOptions": {"size": 72},
+        "EncoderOptions": {"name": "resnet18", "stage": "layer2"},
+        "DecoderOptions": {"hidden_size": 256, "embedding_size": 128, "dropout": 0.1},
+        "TrainingOptions": {
+            "encoder_weights": "none",
+            "fine_tune": "all",
+            "encoder_learning_rate": 1e-3,
+            "epochs": 12,
+            "label_smoothing": 0.0,
+            "min_count": 1,
+        },
+        "SearchOptions": {"max_length": 40},
+    },
+}
+"""Defaults that differ from the options' own, by kind of data set."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """All options of a run, resolved."""
+
+    image: ImageOptions
+    encoder: EncoderOptions
+    decoder: DecoderOptions
+    training: TrainingOptions
+    search: SearchOptions
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the resume file."""
+        return {name: to_dict(getattr(self, name)) for name in _CLASSES}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Options":
+        """What `to_dict` wrote; raises OptionError where it does not fit."""
+        return cls(**{name: from_dict(kind, values[name]) for name, kind in _CLASSES.items()})
+
+
+_CLASSES: dict[str, Any] = {
+    "image": ImageOptions,
+    "encoder": EncoderOptions,
+    "decoder": DecoderOptions,
+    "training": TrainingOptions,
+    "search": SearchOptions,
+}
+
+
+def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Options:
+    """The user's choices over the recipe of the data set's kind over the defaults; a model to start from fixes its own.
+
+    Raises OptionError where a choice contradicts the model that training starts from.
+    """
+    values: dict[str, Any] = {}
+    for name, cls in _CLASSES.items():
+        values[name] = {**RECIPES.get(kind, {}).get(cls.__name__, {}), **given.get(cls.__name__, {})}
+    if start is not None:
+        model = start.model.options
+        for name, fixed in (("image", model.image), ("encoder", model.encoder), ("decoder", model.decoder)):
+            chosen = given.get(_CLASSES[name].__name__, {})
+            # dropout shapes no weight, so a run may start with another one
+            other = [f for f, value in chosen.items() if f != "dropout" and value != getattr(fixed, f)]
+            if other:
+                raise OptionError(
+                    f"--{other[0].replace('_', '-')} is {chosen[other[0]]}, but the model to start from has "
+                    f"{getattr(fixed, other[0])}: leave it out, or start without --start-from."
+                )
+            values[name] = {**to_dict(fixed), **{f: v for f, v in chosen.items() if f == "dropout"}}
+        if "encoder_weights" in given.get("TrainingOptions", {}):
+            raise OptionError("--encoder-weights does not go with --start-from, whose model brings its encoder.")
+    else:
+        if values["training"].get("encoder_weights") == "bundled":
+            _use_bundled_encoder(values, given)
+        values["image"] = {**preprocessing(values["encoder"].get("name", EncoderOptions().name)), **values["image"]}
+    if values["training"].get("encoder_weights") == "none" and "fine_tune" not in values["training"]:
+        raise OptionError("--encoder-weights none leaves a random, frozen encoder: add --fine-tune all.")
+    return Options.from_dict(values)
+
+
+def _use_bundled_encoder(values: dict[str, Any], given: Given) -> None:
+    """The bundled model decides the network and how pictures are fitted, unless the user chose otherwise."""
+    from captioner.checkpoint import read_header
+
+    header = read_header(BUNDLED)
+    name = given.get("EncoderOptions", {}).get("name", header["encoder"]["name"])
+    if name != header["encoder"]["name"]:
+        raise OptionError(
+            f"--encoder is {name!r} with --encoder-weights bundled, whose encoder is {header['encoder']['name']}: "
+            "leave --encoder out, or use --encoder-weights imagenet."
+        )
+    values["encoder"] = {**header["encoder"], **given.get("EncoderOptions", {})}
+    values["image"] = {**header["image"], **given.get("ImageOptions", {})}
+
+
+def build_vocabulary(data: Dataset, *, min_count: int) -> Vocabulary:
+    """The vocabulary of the training split; raises DataError where too few words are used often enough."""
+    captions = (tokenise(caption) for image in data.split("train") for caption in image.captions)
+    vocabulary = Vocabulary.build(captions, min_count=min_count)
+    if len(vocabulary) < 6:
+        raise DataError(
+            f"Hardly a word is used {min_count} times in the training captions: lower --min-count or add captions."
+        )
+    return vocabulary
+
+
+def build_model(options: Options, vocabulary: Vocabulary, start: ModelFile | None) -> CaptionModel:
+    """The network with the weights that training starts from."""
+    model_options = ModelOptions(options.image, options.encoder, options.decoder, len(vocabulary))
+    weights = options.training.encoder_weights if start is None else "none"
+    model = CaptionModel(model_options, imagenet=weights == "imagenet")
+    if start is not None:
+        model.load_state_dict(start.model.state_dict())
+        model.encoder.trusts_statistics = True
+    elif weights == "bundled":
+        bundled = load_model(BUNDLED).model.encoder.state_dict()
+        # an encoder cut at an earlier stage takes the tensors it has
+        model.encoder.load_state_dict({name: bundled[name] for name in model.encoder.state_dict()})
+        model.encoder.trusts_statistics = True
+    return model
+
+
+def load_start(path: str | None) -> ModelFile | None:
+    """The model that training starts from: a model file, "bundled", or none."""
+    if path is None:
+        return None
+    return load_model(BUNDLED if path == "bundled" else Path(path))
+
+
+def provenance(options: Options, data: Dataset, *, start: ModelFile | None) -> dict[str, Any]:
+    """Where the model comes from, for its file: plain JSON values."""
+    left_out = Counter(problem.kind for problem in data.problems)
+    return {
+        "captioner": captioner.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": version("torchvision"),
+        "starting_weights": f"{options.training.encoder_weights} encoder" if start is None else start.provenance,
+        "data": data.kind,
+        "pictures": {split: sum(image.split == split for image in data.images) for split in ("train", "val")},
+        "left_out": dict(left_out),
+        "training": to_dict(options.training),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, if it is one and git is there."""
+    try:
+        command = ["git", "-C", str(Path(captioner.__file__).parent), "rev-parse", "--short=12", "HEAD"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None

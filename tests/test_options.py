@@ -1,0 +1,65 @@
+"""The promises of captioner.options."""
+
+import argparse
+
+import pytest
+
+from captioner.errors import OptionError
+from captioner.options import (
+    DecoderOptions,
+    EncoderOptions,
+    ImageOptions,
+    SearchOptions,
+    TrainingOptions,
+    add_arguments,
+    from_dict,
+    given,
+    to_dict,
+)
+
+ALL = (ImageOptions, EncoderOptions, DecoderOptions, SearchOptions, TrainingOptions)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_options_survive_json(cls):
+    """What a model file carries is what was put in."""
+    import json
+
+    assert from_dict(cls, json.loads(json.dumps(to_dict(cls())))) == cls()
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "message"),
+    [
+        (ImageOptions, {"fit": "stretch"}, "--fit is 'stretch': choose one of squash, crop, pad"),
+        (ImageOptions, {"size": 3}, "--image-size is 3: it must be at least 16"),
+        (SearchOptions, {"beam_size": 0}, "--beam-size is 0"),
+        (SearchOptions, {"length_penalty": float("nan")}, "--length-penalty is nan"),
+        (DecoderOptions, {"heads": 3}, "--heads is 3"),
+        (DecoderOptions, {"heads": 2, "attention": "additive"}, "only dot attention has heads"),
+        (TrainingOptions, {"label_smoothing": 1.5}, "at most 0.9"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_would_be_right(cls, values, message):
+    """The message has the flag, the value, and what to choose instead."""
+    with pytest.raises(OptionError, match=message.replace("(", r"\(")):
+        cls(**values)
+
+
+def test_a_field_from_the_future_is_refused():
+    """A model file with an option this version does not know is not silently misread."""
+    with pytest.raises(OptionError, match="newer version"):
+        from_dict(SearchOptions, {"beam_size": 3, "temperature": 1.0})
+
+
+def test_only_what_was_given_counts_as_given():
+    """A flag left out leaves no trace, so that recipes and model files can decide; every option has help."""
+    parser = argparse.ArgumentParser()
+    for cls in ALL:
+        add_arguments(parser, cls)
+    namespace = parser.parse_args(["--encoder", "resnet50", "--no-tied", "--beam-size", "5"])
+    assert given(EncoderOptions, namespace) == {"name": "resnet50"}
+    assert given(DecoderOptions, namespace) == {"tied": False}
+    assert given(SearchOptions, namespace) == {"beam_size": 5}
+    assert given(TrainingOptions, namespace) == {}
+    assert "None" not in parser.format_help()

@@ -1,0 +1,94 @@
+"""Train a captioner.
+
+    python train.py shapes                        drawn pictures, no download, two minutes on a laptop
+    python train.py data/flickr8k                 Flickr8k, Flickr30k, COCO or a Karpathy split: recognised
+    python train.py my_photos                     a folder of pictures with captions.csv or captions.jsonl
+    python train.py my_photos --start-from bundled --fine-tune all     go on from the model that ships
+    python train.py data/flickr8k --output runs/a --resume             go on after a stop
+
+A run lives in its --output folder: best.safetensors, last.safetensors, log.jsonl and resume.pt.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from captioner.errors import CaptionerError
+from captioner.options import (
+    DEVICES_HELP,
+    DecoderOptions,
+    EncoderOptions,
+    ImageOptions,
+    SearchOptions,
+    TrainingOptions,
+    add_arguments,
+    given,
+)
+
+OPTIONS = (TrainingOptions, EncoderOptions, DecoderOptions, ImageOptions, SearchOptions)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "data", metavar="DATA", help="'shapes', or the folder or file of a data set (see data/README.md)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where the run lives (default: runs/ and the data's name)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out what the data check finds, and train on the rest"
+    )
+    parser.add_argument("--start-from", metavar="MODEL", help="a model file to go on from, or 'bundled'")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        default=Path("runs/features"),
+        metavar="FOLDER",
+        help="where a frozen encoder's features are kept (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help=DEVICES_HELP)
+    for options in OPTIONS:
+        add_arguments(parser, options)
+    chosen = parser.parse_args(arguments)
+    try:
+        return run(chosen)
+    except CaptionerError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Reads and checks the data, trains, and says how to try the model."""
+    from captioner.datasets import load_dataset
+    from captioner.datasets.check import check_dataset
+    from captioner.training.loop import train
+
+    data = load_dataset(chosen.data)
+    print(data.describe())
+    data = check_dataset(data, skip_bad=chosen.skip_bad)
+    output = chosen.output or Path("runs") / (Path(chosen.data).resolve().name if chosen.data != "shapes" else "shapes")
+    best = train(
+        data,
+        given={options.__name__: given(options, chosen) for options in OPTIONS},
+        output=output,
+        features=chosen.features,
+        resume=chosen.resume,
+        start_from=chosen.start_from,
+        device=chosen.device,
+    )
+    if best is None:
+        return 130
+    print(f"Try it:\n  python app.py --model {best}\n  python -m captioner caption PHOTO --model {best}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
