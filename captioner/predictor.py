@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import cast, overload
 
 import torch
 from torch import Tensor
@@ -66,8 +66,8 @@ class Captioner:
         A picture is a path, the bytes of a file, a PIL image or a NumPy array (see `images.read_image`). `search`
         defaults to what the model file carries. Raises ImageError for a picture that cannot be read.
         """
-        if isinstance(images, ImageSource):
-            return self.caption_pixels([self.read(images)], search=search)[0]
+        if not isinstance(images, list | tuple):
+            return self.caption_pixels([self.read(cast(ImageSource, images))], search=search)[0]
         captions: list[Caption] = []
         for first in range(0, len(images), BATCH):  # the pixels of a batch at a time, not of a whole library
             pixels = [self.read(image) for image in images[first : first + BATCH]]

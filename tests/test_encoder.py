@@ -159,7 +159,7 @@ def test_weights_that_cannot_be_had_are_explained(monkeypatch, tmp_path):
     """Without a network and without the file, the message says what to do."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", _no_network)
-    with pytest.raises(OptionError, match="mobilenet_v2-.*bundled"):
+    with pytest.raises(OptionError, match=r"mobilenet_v2-.*bundled"):
         Encoder(EncoderOptions("mobilenet_v2"), image_size=64, imagenet=True)
 
 

@@ -45,7 +45,14 @@ def check_dataset(
     images = [image for image in dataset.images if image.split in wanted]
     threads = os.cpu_count() or 1  # Pillow decodes outside the interpreter's lock
     with ThreadPoolExecutor(threads) as pool:
-        results = tqdm(pool.map(_examine, images), total=len(images), desc="checking pictures", unit=" images")
+        results = tqdm(
+            pool.map(_examine, images),
+            total=len(images),
+            desc="checking",
+            unit="picture",
+            leave=False,
+            disable=None,  # no bar where standard error is no terminal
+        )
         examined = list(zip(images, results, strict=True))
     bad = {image.name: Problem(kind, image.name) for image, (kind, _) in examined if kind}
     bad |= _repeated([(image, digest) for image, (_, digest) in examined if digest])

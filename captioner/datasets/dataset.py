@@ -206,14 +206,14 @@ def find_picture(folders: Sequence[Path], *names: str) -> Path:
 
 
 def uncaptioned(root: Path, drafts: dict[str, Draft]) -> list[Problem]:
-    """The pictures in the data set's folders that no row names."""
+    """The pictures in the data set's folders that no row names; hidden files (`._dog.jpg` from a Mac) are none."""
     named = {draft.source for draft in drafts.values()}
     folders = {source.parent for source in named if source.is_relative_to(root) and os.path.exists(source)}
     return [
         Problem(UNCAPTIONED, path.relative_to(root).as_posix())
         for folder in sorted(folders)
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES and path not in named
+        if path.suffix.lower() in SUFFIXES and path not in named and not path.name.startswith(".")
     ]
 
 

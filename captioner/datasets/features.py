@@ -84,7 +84,8 @@ def _write(
     model.eval()
     order = list(range(len(images)))
     batches = [order[first : first + _BATCH] for first in range(0, len(order), _BATCH)]
-    with path.open("wb") as file, tqdm(total=len(images), desc="encoding", unit="picture", leave=False) as bar:
+    bar = tqdm(total=len(images), desc="encoding", unit="picture", leave=False, disable=None)
+    with path.open("wb") as file, bar:
         for pixels in load_pixels(images, model.options.image, batches, workers=workers):
             with autocast(precision, device):
                 features = model.encode(pixels.to(device))

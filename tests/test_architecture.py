@@ -1,0 +1,91 @@
+"""The floors of the house: imports point down only, and some packages are known to one room only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FLOORS = [  # from the ground up; rooms of one floor do not import each other
+    {"errors", "options"},
+    {"images", "text", "device"},
+    {"encoder", "decoder", "search"},
+    {"model"},
+    {"checkpoint", "datasets", "metrics"},
+    {"generation"},
+    {"evaluation"},
+    {"predictor", "training"},
+    {"cli", "web"},
+    {"__main__", "app", "train"},
+]
+ABOVE = {room: height for height, floor in enumerate(FLOORS) for room in floor}
+ALLOWED_NEIGHBOURS = {
+    ("options", "errors"),  # an option that is wrong is an error
+    ("datasets", "checkpoint"),  # cached features are written as safely as a model file
+}
+ONLY_IN = {
+    "gradio": "web",
+    "fastapi": "web",
+    "uvicorn": "web",
+    "starlette": "web",
+    "nltk": "metrics",
+    "torchvision": "encoder",
+}
+TORCHLESS = {"errors", "options", "text", "cli", "__main__", "app", "train"}
+
+
+def sources():
+    files = [*(ROOT / "captioner").rglob("*.py"), ROOT / "app.py", ROOT / "train.py"]
+    return [path for path in files if path != ROOT / "captioner" / "__init__.py"]
+
+
+def room_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "captioner" else parts[0]
+
+
+def imports(path, *, top_level_only=False):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} has a relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_point_down(path):
+    """A room imports rooms of lower floors only."""
+    room = room_of(path)
+    if room == "pretrained":
+        return
+    assert room in ABOVE, f"{room} has no floor: give it one in this test and in CONTRIBUTING.md"
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "captioner" or len(parts) < 2 or parts[1] not in ABOVE or parts[1] == room:
+            continue
+        if (room, parts[1]) not in ALLOWED_NEIGHBOURS:
+            assert ABOVE[parts[1]] < ABOVE[room], f"{room} imports {parts[1]}, which is not below it"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_packages_stay_in_their_rooms(path):
+    """gradio, fastapi and uvicorn in web/, nltk in metrics/, torchvision in the encoder: the rest runs without them."""
+    for name in imports(path):
+        home = ONLY_IN.get(name.split(".")[0])
+        assert home is None or home == room_of(path), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_help_needs_no_torch(path):
+    """What a command line needs to print its help does not import torch, directly or through a neighbour."""
+    if room_of(path) not in TORCHLESS:
+        return
+    for name in imports(path, top_level_only=True):
+        assert name.split(".")[0] not in ("torch", "torchvision", "gradio", "numpy")
+        if name.startswith("captioner."):
+            assert name.split(".")[1] in TORCHLESS, f"{path.name} imports {name} at the top"

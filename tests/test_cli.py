@@ -1,0 +1,202 @@
+"""The promises of the command line, kept through the real doors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner import Captioner, cli
+from captioner.checkpoint import load_model, save_model
+from tests.hostile import write_hostile_files
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(small_file, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    save_model(path, small_file)
+    return str(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of three pictures at different depths, a text file and a hidden picture."""
+    folder = tmp_path / "photos"
+    generator = np.random.default_rng(0)
+    for name in ("b.png", "a.jpg", "deep/er/c.webp", ".hidden.png"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(path)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def call(capsys, *arguments):
+    status = cli.main([str(argument) for argument in arguments])
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+
+def test_one_line_a_photo_path_tab_caption(model, photos, capsys):
+    """A folder means its pictures at any depth, sorted; standard output is data only; all good is 0."""
+    status, out, err = call(capsys, "caption", photos, "--model", model, "--device", "cpu")
+    assert status == 0
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert [Path(path).relative_to(photos).as_posix() for path, _ in lines] == ["a.jpg", "b.png", "deep/er/c.webp"]
+    captioner = Captioner.load(model, "cpu")
+    for path, text in lines:
+        assert text == captioner(path).text
+    assert err == ""
+
+
+def test_json_has_probabilities_and_alternatives(model, photos, capsys):
+    """One object a line, with `path`, `caption`, `log_probability` and as many `alternatives` as the beam has left."""
+    status, out, _ = call(capsys, "caption", photos, "--json", "--beam-size", "4", "--model", model)
+    assert status == 0
+    records = [json.loads(line) for line in out.splitlines()]
+    assert len(records) == 3
+    for record in records:
+        assert record.keys() == {"path", "caption", "log_probability", "word_probability", "alternatives"}
+        assert len(record["alternatives"]) == 3
+        assert all(other["log_probability"] <= record["log_probability"] for other in record["alternatives"])
+
+
+def test_a_bad_photo_is_named_skipped_and_status_1(model, photos, capsys):
+    """The others get their captions all the same."""
+    (photos / "aa.jpg").write_bytes(b"no photo")
+    status, out, err = call(capsys, "caption", photos, photos / "missing.jpg", "--model", model)
+    assert status == 1
+    assert len(out.splitlines()) == 3
+    assert "aa.jpg" in err
+    assert "missing.jpg" in err
+    assert len(err.splitlines()) == 2
+
+
+def test_hostile_files_crash_nothing(model, photos, tmp_path, capsys):
+    """Every one is named on a line of its own; none stops the good one from getting its caption."""
+    hostile = write_hostile_files(tmp_path / "hostile")
+    assert len(hostile) >= 25
+    files = [path for path in hostile.values() if not path.is_dir()]
+    status, out, err = call(capsys, "caption", *files, photos / "a.jpg", "--model", model)
+    assert status == 1
+    assert len(out.splitlines()) == 1
+    assert out.startswith(str(photos / "a.jpg"))
+    assert len(err.splitlines()) == len(files)
+    assert "Traceback" not in err
+
+
+def test_names_with_tabs_and_new_lines_stay_on_one_line(model, photos, capsys):
+    """A name cannot break the format: one line, one tab."""
+    (photos / "a.jpg").rename(photos / "a\t\nb.jpg")
+    _, out, _ = call(capsys, "caption", photos / "a\t\nb.jpg", "--model", model)
+    assert out.count("\n") == out.count("\t") == 1
+    assert r"a\t\nb.jpg" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["caption", "EMPTY"], "no pictures in the folder"),
+        (["caption", "x.jpg", "--model", "nowhere"], "no model file nowhere"),
+        (["caption", "x.jpg", "--beam-size", "0"], "--beam-size is 0"),
+        (["caption", "x.jpg", "--device", "toaster"], "--device is 'toaster'"),
+        (["evaluate", "nowhere"], "nothing at nowhere"),
+        (["info", "nowhere"], "no model file nowhere"),
+        (["export", "nowhere", "out"], "no model file nowhere"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_2(arguments, said, model, tmp_path, capsys):
+    """No traceback, and nothing on standard output."""
+    arguments = [str(tmp_path) if argument == "EMPTY" else argument for argument in arguments]
+    if arguments[0] in ("caption", "evaluate") and "--model" not in arguments:
+        arguments += ["--model", model]
+    status, out, err = call(capsys, *arguments)
+    assert status == 2
+    assert said in err
+    assert out == ""
+
+
+def data_set(photos):
+    (photos / "captions.csv").write_text(
+        "image,caption,split\na.jpg,A dog runs.,val\na.jpg,The red cat!,val\nb.png,a dog,val\ndeep/er/c.webp,x,train\n"
+    )
+    return photos
+
+
+def test_evaluate_captions_each_picture_once(model, photos, tmp_path, capsys):
+    """BLEU-1 to BLEU-4 on standard output, and one prediction a picture in COCO's results format."""
+    predictions = tmp_path / "out.json"
+    arguments = ["evaluate", data_set(photos), "--split", "dev", "--model", model, "--predictions", predictions]
+    status, out, err = call(capsys, *arguments)
+    assert status == 0, err
+    for name in ("BLEU-1", "BLEU-4", "2 pictures", "1.50 references", "fit squash to 64"):
+        assert name in out
+    results = json.loads(predictions.read_text())
+    assert [result["image_id"] for result in results] == ["a.jpg", "b.png"]
+    captioner = Captioner.load(model, "cpu")
+    assert results[0]["caption"] == captioner(photos / "a.jpg").text
+    status, out, _ = call(capsys, *arguments, "--fit", "pad", "--image-size", "96")
+    assert "fit pad to 96" in out
+
+
+def test_evaluate_stops_at_bad_pictures_unless_told_to_skip_them(model, photos, tmp_path, capsys):
+    """The check covers the split that is asked for: exit 2 with names, or the rest with --skip-bad."""
+    data_set(photos)
+    (photos / "b.png").write_bytes(b"no photo")
+    arguments = ["evaluate", photos, "--model", model, "--predictions", tmp_path / "out.json"]
+    status, out, err = call(capsys, *arguments)
+    assert status == 2
+    assert "b.png" in err
+    assert not (tmp_path / "out.json").exists()
+    status, out, _ = call(capsys, *arguments, "--skip-bad")
+    assert status == 0
+    assert "1 pictures" in out
+    status, _, err = call(capsys, *arguments, "--split", "test")
+    assert status == 2
+    assert "train (1 images)" in err
+
+
+def test_info_says_what_a_file_holds(model, capsys):
+    """Options, vocabulary and provenance, for people and as JSON."""
+    _, out, _ = call(capsys, "info", model)
+    for part in ("mobilenet_v3_small", "hidden_size 24", "vocabulary", "data           nothing"):
+        assert part in out
+    _, out, _ = call(capsys, "info", model, "--json")
+    assert json.loads(out)["provenance"] == {"data": "nothing"}
+
+
+def test_export_writes_half_precision(model, tmp_path, capsys):
+    """About half the size, and still a model."""
+    status, _, _ = call(capsys, "export", model, tmp_path / "half.safetensors")
+    assert status == 0
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * Path(model).stat().st_size
+    load_model(tmp_path / "half.safetensors")
+
+
+@pytest.mark.parametrize("door", [["-m", "captioner"], ["-m", "captioner", "caption"], ["train.py"], ["app.py"]])
+def test_help_answers_without_torch(door):
+    """--help works at every door, and loads neither torch nor gradio, which would take seconds."""
+    script = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; "
+        "module = sys.argv[0] == '-m'; sys.argv = sys.argv[1:] if module else sys.argv\n"
+        "try: runpy.run_module(sys.argv[0], run_name='__main__') if module else runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as stop: print(stop.code, sorted({'torch', 'gradio', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *door, "--help"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+    assert "usage:" in done.stdout
+
+
+def test_a_reader_that_stops_early_is_no_error(model, photos):
+    """`captioner caption ... | head -1` ends without a traceback."""
+    command = f"'{sys.executable}' -m captioner caption '{photos}' --model '{model}' | head -0"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
