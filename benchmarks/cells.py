@@ -1,0 +1,62 @@
+"""Every cell with every attention on the drawn shapes: the same pictures, encoder, sizes and epochs for all nine.
+
+    python benchmarks/cells.py [--epochs 8] [--output runs/cells]
+
+Each run is the real `train.py shapes`; the table is made from what the runs wrote, so a second call goes on where the
+first was stopped. Scores are of the best epoch on the 500 validation drawings.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from captioner.datasets.shapes import load_shapes  # noqa: E402
+from captioner.options import ATTENTIONS, CELLS  # noqa: E402
+from captioner.predictor import Captioner  # noqa: E402
+
+
+def exact_by_count(path: Path) -> dict[int, float]:
+    """Percentage of validation drawings captioned exactly, by the number of shapes in them."""
+    captioner = Captioner.load(path, "cpu")
+    images = load_shapes().split("val")
+    hits: dict[int, list[bool]] = defaultdict(list)
+    for image, caption in zip(images, captioner([image.source for image in images]), strict=True):
+        reference = image.captions[0]
+        hits[reference.count(" and ") + 1].append(caption.text.lower() == reference)
+    return {count: 100 * sum(found) / len(found) for count, found in sorted(hits.items())}
+
+
+def main() -> None:
+    """Trains what is not trained yet, then prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", default="8")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "cells")
+    chosen = parser.parse_args()
+    rows = []
+    for attention in ATTENTIONS:
+        for cell in CELLS:
+            output = chosen.output / f"{cell}-{attention}"
+            command = [sys.executable, str(ROOT / "train.py"), "shapes", "--output", str(output)]
+            command += ["--cell", cell, "--attention", attention, "--epochs", chosen.epochs, "--patience", "99"]
+            if (output / "resume.pt").exists():
+                command.append("--resume")
+            subprocess.run([*command, "--beam-size", "3"], check=True)
+            log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+            best = max(log, key=lambda line: line["val"]["bleu4"])
+            seconds = sum(line["seconds"]["train"] for line in log) / len(log)
+            rows.append((cell, attention, best["val"], exact_by_count(output / "best.safetensors"), seconds))
+    print("| cell | attention | BLEU-4 | exact | 1 shape | 2 | 3 | 4 | seconds an epoch |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for cell, attention, scores, counts, seconds in rows:
+        exact = " | ".join(f"{counts[count]:.0f}%" for count in (1, 2, 3, 4))
+        print(f"| {cell} | {attention} | {scores['bleu4']:.1f} | {scores['exact']:.1f}% | {exact} | {seconds:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

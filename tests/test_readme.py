@@ -1,0 +1,91 @@
+"""The README's promises: its commands exist, its flags are known, its Python runs, its files are there."""
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from captioner import cli
+from captioner.checkpoint import BUNDLED
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+
+
+def shell_lines():
+    for language, block in BLOCKS:
+        if language == "bash":
+            yield from (line for line in block.replace("\\\n", " ").splitlines() if line and not line.startswith("#"))
+
+
+def help_of(*words):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+        if words[0] == "train.py":
+            import train
+
+            train.main(["--help"])
+        elif words[0] == "app.py":
+            import app
+
+            app.main(["--help"])
+        else:
+            cli.main([*words, "--help"])
+    return output.getvalue()
+
+
+def test_the_two_promises_are_at_the_top():
+    """Each in one command line, on the first screen."""
+    top = README[:2500]
+    assert "pip install -r requirements.txt && python app.py" in top
+    assert "pip install -r requirements.txt -r requirements-dev.txt && python -m pytest" in top
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if "python " in line])
+def test_every_flag_in_the_readme_exists(line):
+    """A command in the README uses a command and flags that the program has."""
+    command = re.split(r"&&|\||>", line)
+    for part in command:
+        words = shlex.split(part, comments=True)
+        if words[:3] == ["python", "-m", "captioner"]:
+            text = help_of(words[3])
+        elif words[:2] in (["python", "train.py"], ["python", "app.py"]):
+            text = help_of(words[1])
+        else:
+            continue
+        for flag in (word for word in words if word.startswith("--")):
+            assert flag in text, f"{flag} is not a flag of: {part}"
+
+
+def test_every_file_the_readme_names_is_there():
+    """Links inside the repository lead somewhere."""
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), f"README links to {target}, which is not there"
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    """Typed as written, with a photo where it expects one."""
+    if not BUNDLED.exists():
+        pytest.skip("there is no bundled model yet")
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.jpg", "other.jpg"):
+        Image.new("RGB", (80, 60), "green").save(name)
+    blocks = [block for language, block in BLOCKS if language == "python"]
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_tree_in_the_readme_is_the_tree():
+    """Every file and folder of the layout section exists."""
+    layout = README.split("## Layout")[1].split("```")[1]
+    for line in layout.splitlines():
+        name = line.split("  ")[0].strip() if line.startswith("captioner/") or not line.startswith(" ") else ""
+        for part in name.split():
+            assert (ROOT / part).exists(), f"{part} is in the README's layout only"
