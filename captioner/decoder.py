@@ -71,6 +71,7 @@ class Decoder(nn.Module):
         start = start.view(batch, 1, self.states, self.options.layers, self.options.hidden_size)
         if self.options.attention == "none":
             return Memory(start.unbind(2), None, None)
+        features = self.dropout(features)
         return Memory(start.unbind(2), self.key(features), self.value(features))
 
     def start(self, memory: Memory) -> State:

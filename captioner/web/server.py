@@ -1,0 +1,162 @@
+"""One FastAPI application: the Gradio page at /, and whatever stands beside it.
+
+Promises: the browser is told to ask nobody but this server for anything, and this server never fetches an address
+that a visitor gives. Uploads are deleted after an hour at the latest, and all of them when the server stops.
+"""
+
+import os
+import re
+import socket
+from typing import Any
+
+import gradio as gr
+import jinja2
+import uvicorn
+from fastapi import FastAPI
+from gradio.routes import App as GradioApp
+from gradio.routes import templates
+from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from captioner.errors import OptionError
+from captioner.images import MAX_BYTES
+from captioner.options import WebOptions
+from captioner.predictor import Captioner
+from captioner.web.page import CSS, HEAD, build_page, model_line, theme
+
+_CLOSED = re.compile(
+    r"/gradio_api/(file=\s*https?:|proxy=|stream/|deep_link|process_recording|undo-vibe|vibe)|/monitoring",
+    re.IGNORECASE,
+)
+"""Routes of Gradio that the page does not use: they fetch addresses, run ffmpeg or keep files for good."""
+
+_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; form-action 'self'"
+)
+"""Content-Security-Policy: everything from this server, and what Gradio's frontend needs to run at all."""
+
+
+def create_app(captioner: Captioner, options: WebOptions) -> FastAPI:
+    """The application, with the page of this model at / and `{"status": "ok"}` at /health.
+
+    Raises ImageError where `options.examples` is no folder.
+    """
+    app = FastAPI(title="captioner", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    _strip_template()
+    gr.mount_gradio_app(
+        app,
+        build_page(captioner, options),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        max_file_size=MAX_BYTES,
+        theme=theme(),
+        css=CSS,
+        head=HEAD,
+    )
+    app.add_middleware(_Guard)
+    app.state.model_line = model_line(captioner)
+    return app
+
+
+def serve(app: FastAPI, host: str, port: int) -> None:
+    """Serves until it is stopped, and prints one line with the address once it listens.
+
+    Raises OptionError where the address is unknown or the port is taken, and KeyboardInterrupt on Ctrl-C.
+    """
+    with _bind(host, port) as listener:
+        # Gradio's open event streams end only when they are told to, so a stop would wait for every open page.
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        _Server(config, _address(host, listener)).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready, and ends Gradio's event streams when it stops."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self.address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(f"captioner is at {self.address} ({self.config.app.state.model_line})", flush=True)  # type: ignore[union-attr]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for route in self.config.app.routes:  # type: ignore[union-attr]
+            if isinstance(mounted := getattr(route, "app", None), GradioApp):
+                mounted.stop_event.set()
+        await super().shutdown(sockets)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise OptionError(f"--host is {host!r}, an address that is not known here: try 127.0.0.1.") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":  # elsewhere it lets two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()  # now: two that are only bound would not notice each other
+    except OSError as error:
+        listener.close()
+        raise OptionError(
+            f"--port {port} on {host} cannot be served ({error.strerror}): stop what uses it, or choose another --port."
+        ) from error
+    return listener
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+class _Guard:
+    """Closes the routes in _CLOSED, and sends _POLICY with everything else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif _CLOSED.match(scope["path"]):
+            await PlainTextResponse("Not found", 404)(scope, receive, send)
+        else:
+
+            async def send_with_policy(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    headers = MutableHeaders(scope=message)
+                    headers["Content-Security-Policy"] = _POLICY
+                    headers["Referrer-Policy"] = "same-origin"
+                await send(message)
+
+            await self.app(scope, receive, send_with_policy)
+
+
+def _strip_template() -> None:
+    """Takes Gradio's own preview cards out of its page template.
+
+    They name gradio.app, twitter and a picture on GitHub, describe Gradio instead of this page, and no option of
+    mount_gradio_app removes them.
+    """
+    environment: Any = templates.env
+    if isinstance(environment.loader, jinja2.ChoiceLoader):
+        return  # done for an earlier application of this process
+    name = "frontend/index.html"
+    source, _, _ = environment.loader.get_source(environment, name)
+    stripped = re.sub(r"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>\s*", "", source)
+    environment.loader = jinja2.ChoiceLoader([jinja2.DictLoader({name: stripped}), environment.loader])

@@ -1,0 +1,360 @@
+"""The page and its server, through the routes a browser uses; test_browser.py looks at it in a real one."""
+
+import asyncio
+import io
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from captioner.checkpoint import ModelFile
+from captioner.errors import ImageError, OptionError
+from captioner.model import CaptionModel, ModelOptions
+from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, WebOptions
+from captioner.predictor import Captioner
+from captioner.text import SPECIAL_WORDS, Vocabulary
+from tests.hostile import encoded, noise, write_hostile_files
+
+pytest.importorskip("gradio", reason="the page needs gradio")
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from captioner.web import server
+from captioner.web.page import EXAMPLES
+from captioner.web.server import create_app
+
+ROOT = Path(__file__).parent.parent
+WORDS = ["a", "dog", "runs", "over", "the", "grass"]
+
+
+@pytest.fixture(scope="module")
+def captioner() -> Captioner:
+    """A small model with random weights: its captions mean nothing, and everything else about it is real."""
+    torch.manual_seed(0)
+    vocabulary = Vocabulary([*SPECIAL_WORDS, *WORDS])
+    decoder = DecoderOptions(hidden_size=64, embedding_size=64)
+    model = CaptionModel(ModelOptions(ImageOptions(), EncoderOptions(), decoder, len(vocabulary))).eval()
+    origin = {"data": "<Flickr8k>", "pictures": {"train": 6000, "val": 1000}}
+    return Captioner(ModelFile(model, vocabulary, SearchOptions(max_length=7), origin), torch.device("cpu"))
+
+
+def made(captioner: Captioner, options: WebOptions) -> FastAPI:
+    """The application. Made inside a running event loop: outside one, Gradio opens several that nobody closes."""
+
+    async def make() -> FastAPI:
+        return create_app(captioner, options)
+
+    return asyncio.run(make())
+
+
+class Visitor:
+    """Someone at the page, without a browser."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
+        config = client.get("/config").json()
+        self.root = config["root"]
+        self.function = next(part["id"] for part in config["dependencies"] if part["api_name"] == "caption")
+
+    def upload(self, data: bytes, name: str = "photo.jpg") -> dict[str, Any]:
+        """A file as the page's own upload leaves it."""
+        (path,) = self.client.post("/gradio_api/upload", files={"files": (name, data)}).json()
+        return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+    def ask(self, file: Any, beam_size: Any = 3, max_length: Any = 7, length_penalty: Any = 0.0) -> dict[str, Any]:
+        """What the page's queue answers: {"success": ..., "output": {"data": [photo, result]}}."""
+        joined = self.client.post(
+            "/gradio_api/queue/join",
+            json={
+                "data": [file, beam_size, max_length, length_penalty],
+                "fn_index": self.function,
+                "session_hash": "me",
+            },
+        )
+        assert joined.status_code == 200, joined.text
+        with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "me"}) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data: ") and '"process_completed"' in line:
+                    return json.loads(line.removeprefix("data: "))
+        raise AssertionError("the queue ended without an answer")
+
+    def result(self, file: Any, *search: Any) -> str:
+        """The HTML at the right of the photo."""
+        answer = self.ask(file, *search)
+        assert answer["success"], answer
+        return answer["output"]["data"][1]
+
+
+@pytest.fixture(scope="module")
+def visitor(captioner: Captioner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        with TestClient(made(captioner, WebOptions()), base_url="http://127.0.0.1:7860") as client:
+            yield Visitor(client)
+
+
+PHOTO = encoded(noise(), "JPEG")
+
+
+def sentence(result: str) -> str:
+    """The caption in a result."""
+    found = re.search(r"<p class='sentence'>(.*?)</p>", result)
+    assert found, result
+    return found[1]
+
+
+def test_the_page_answers_and_names_no_other_address(visitor: Visitor) -> None:
+    """Nothing in the page leads a browser away from this server, and a policy forbids it to go."""
+    page = visitor.client.get("/")
+    assert page.status_code == 200
+    assert "<title>" in page.text or '"title":"captioner"' in page.text
+    others = {url for url in re.findall(r"https?://[^\s\"'<>)]+", page.text) if "//127.0.0.1:7860" not in url}
+    assert others == set()
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    theme = visitor.client.get("/theme.css").text
+    assert "@font-face" not in theme  # the visitor's own fonts
+    assert "http" not in theme.replace(
+        "http://www.w3.org/", ""
+    )  # the name of SVG in inline drawings; nobody fetches it
+
+
+def test_health(visitor: Visitor) -> None:
+    """There is something to ask whether the server is alive."""
+    assert visitor.client.get("/health").json() == {"status": "ok"}
+
+
+def test_an_upload_gets_its_caption(visitor: Visitor, captioner: Captioner) -> None:
+    """The page's answer is the Captioner's: its words, its alternatives, its probabilities."""
+    expected = captioner(PHOTO)
+    result = visitor.result(visitor.upload(PHOTO))
+    assert sentence(result) == expected.text
+    assert f"{100 * expected.word_probability:.0f}% mean probability per word" in result
+    assert result.count("<tr>") == 1 + len(expected.alternatives) == 3
+    for other in expected.alternatives:
+        assert f"<td>{other.text}</td><td>{100 * other.word_probability:.0f}%</td>" in result
+
+
+def test_the_sliders_reach_the_search(visitor: Visitor, captioner: Captioner) -> None:
+    """Beam size, longest caption and length penalty are the search's own."""
+    file = visitor.upload(PHOTO)
+    greedy = captioner(PHOTO, search=SearchOptions(beam_size=1, max_length=3))
+    result = visitor.result(file, 1, 3, 0)
+    assert sentence(result) == greedy.text
+    assert "<table>" not in result
+    wide = visitor.result(file, 5, 7, 1.5)
+    assert sentence(wide) == captioner(PHOTO, search=SearchOptions(beam_size=5, max_length=7, length_penalty=1.5)).text
+
+
+@pytest.mark.parametrize("search", [(0, 7, 0), (3, 10**9, 0), ("x", 7, 0), (3, None, 0), (3, 7, float("1e99"))])
+def test_a_wrong_setting_is_explained(visitor: Visitor, search: tuple[Any, ...]) -> None:
+    """Only a program can send these; it gets a sentence too."""
+    assert "class='problem'" in visitor.result(visitor.upload(PHOTO), *search)
+
+
+def test_a_photo_that_no_browser_shows_is_shown_as_a_copy(visitor: Visitor) -> None:
+    """A TIFF has a caption and can be seen."""
+    answer = visitor.ask(visitor.upload(encoded(noise(2000, 1000), "TIFF"), "photo.tif"))
+    shown, result = answer["output"]["data"]
+    assert sentence(result)
+    copy = visitor.client.get("/gradio_api/file=" + shown["value"]["path"])
+    assert Image.open(io.BytesIO(copy.content)).format == "PNG"
+
+
+def test_hostile_files_get_a_sentence_and_the_page_goes_on(visitor: Visitor, tmp_path: Path) -> None:
+    """Whatever is uploaded, the answer is a sentence about the file, and never names a path of the server."""
+    tried = 0
+    for name, path in write_hostile_files(tmp_path / "hostile").items():
+        if not path.is_file() or path.stat().st_size > 50_000_000:
+            continue  # a browser uploads files, and Gradio itself stops at MAX_BYTES
+        result = visitor.result(visitor.upload(path.read_bytes(), name))
+        assert re.fullmatch(r"<p class='problem' role='alert'>This file .+\.</p>", result, re.DOTALL), (name, result)
+        assert "/" not in re.sub(r"</?p", "", result), (name, result)
+        tried += 1
+    assert tried >= 20
+    assert sentence(visitor.result(visitor.upload(PHOTO)))
+
+
+def test_after_a_wrong_file_the_same_session_still_reads_pictures_itself(visitor: Visitor) -> None:
+    """Gradio replaces a component that was answered with an update: the second wrong file meets the same handler."""
+    for _ in range(2):
+        assert "class='problem'" in visitor.result(visitor.upload(b"no picture"))
+        assert sentence(visitor.result(visitor.upload(PHOTO)))
+
+
+def test_no_photo_changes_nothing(visitor: Visitor) -> None:
+    """A slider may be moved before there is a photo."""
+    assert visitor.ask(None)["success"]
+
+
+def test_an_upload_that_is_gone_is_explained(visitor: Visitor) -> None:
+    """Uploads are deleted after a while; a slider moved later gets a sentence."""
+    file = visitor.upload(encoded(noise(seed=9), "JPEG"))
+    Path(file["path"]).unlink()
+    assert "no longer here" in visitor.result(file)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """Another server's address and what it was asked for, with Gradio's own rules (public servers only) out of the way."""
+    asked: list[str] = []
+
+    class Photo(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(PHOTO)))
+            self.end_headers()
+            self.wfile.write(PHOTO)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    async def allow(host: str) -> str:
+        return "127.0.0.1"
+
+    monkeypatch.setattr("safehttpx.async_validate_url", allow)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Photo) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{other.server_port}/photo.jpg", asked
+        other.shutdown()
+
+
+def test_the_server_fetches_no_address(visitor: Visitor, elsewhere: tuple[str, list[str]]) -> None:
+    """An address in place of an upload is refused, whichever input it is given for."""
+    url, asked = elsewhere
+    meta = {"_type": "gradio.FileData"}
+    for file in ({"path": url, "meta": meta}, {"path": url, "url": url, "meta": meta}):
+        assert not visitor.ask(file)["success"]
+        assert not visitor.ask(None, file)["success"]
+        assert not visitor.ask(visitor.upload(PHOTO), 3, {"deeper": [file]})["success"]
+    visitor.ask({**visitor.upload(PHOTO), "url": url})
+    for path in ("file=", "proxy=", "file=%20"):
+        assert visitor.client.get(f"/gradio_api/{path}{url}").status_code in (403, 404)
+    assert asked == []
+
+
+def test_the_server_reads_no_file_but_uploads(visitor: Visitor, tmp_path: Path) -> None:
+    """A path of the server's own in place of an upload is refused."""
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(PHOTO)
+    answer = visitor.ask({"path": str(secret), "meta": {"_type": "gradio.FileData"}})
+    assert not answer["success"]
+    assert "Upload the picture" in str(answer)
+    climbing = str(Path(visitor.upload(PHOTO)["path"]).parent) + "/../../.." + str(secret)
+    assert not visitor.ask({"path": climbing, "meta": {"_type": "gradio.FileData"}})["success"]
+    assert visitor.client.get(f"/gradio_api/file={secret}").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path", ["gradio_api/process_recording", "gradio_api/deep_link", "monitoring", "gradio_api/runs"]
+)
+def test_routes_that_the_page_does_not_use_are_closed(visitor: Visitor, path: str) -> None:
+    """Gradio brings more routes than this page needs."""
+    assert visitor.client.get("/" + path).status_code == 404
+
+
+def test_a_fault_of_ours_is_not_told_to_visitors(
+    visitor: Visitor, captioner: Captioner, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An unexpected exception stays in the log."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(captioner, "caption_pixels", fail)
+    answer = visitor.ask(visitor.upload(PHOTO))
+    assert not answer["success"]
+    assert "secret" not in str(answer)
+    assert "a secret" in capfd.readouterr().err
+
+
+def test_the_page_says_what_the_model_learnt_from(visitor: Visitor) -> None:
+    """From the model file, as text."""
+    page = visitor.client.get("/config").text
+    assert "learnt from 6,000 pictures of &lt;Flickr8k&gt;" in page
+    assert "mobilenet_v2 + lstm" in page
+
+
+def examples(captioner: Captioner, options: WebOptions) -> list[str]:
+    """The names of a page's example photos."""
+    client = TestClient(made(captioner, options), base_url="http://127.0.0.1:7860")
+    parts = client.get("/config").json()["components"]
+    samples = [part["props"]["samples"] for part in parts if part["type"] == "dataset"]
+    return [Path(sample[0]["path"]).stem for sample in (samples[0] if samples else [])]
+
+
+def test_examples_of_ones_own(captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--examples shows the folder's first pictures; unreadable ones are left out; an empty folder shows none."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    assert examples(captioner, WebOptions(examples=str(folder))) == []
+    (folder / "00.jpg").write_text("no picture")
+    for number in range(1, EXAMPLES + 3):
+        (folder / f"{number:02}.bmp").write_bytes(encoded(noise(seed=number), "BMP"))
+    names = examples(captioner, WebOptions(examples=str(folder)))
+    assert names == [f"{number:02}" for number in range(1, EXAMPLES + 1)]
+    with pytest.raises(ImageError, match="nowhere"):
+        made(captioner, WebOptions(examples=str(tmp_path / "nowhere")))
+
+
+def test_examples_that_come_with_gradio(captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --examples there are some; where a later Gradio drops the files, there are none and the page stands."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    assert examples(captioner, WebOptions()) == ["cheetah1", "lion", "tower"]
+    monkeypatch.setattr("gradio.__file__", str(tmp_path / "__init__.py"))
+    assert examples(captioner, WebOptions()) == []
+
+
+def test_a_port_in_use_is_explained(captioner: Captioner) -> None:
+    """The message names the port and the way out."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OptionError, match=f"--port {port} .*choose another --port"):
+            server.serve(None, "127.0.0.1", port)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="--host is 'no such host'"):
+        server.serve(None, "no such host", 0)  # type: ignore[arg-type]
+
+
+def app(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs app.py as a user does."""
+    command = [sys.executable, "app.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    """--help answers before torch and gradio could have been imported."""
+    code = "import sys, app\ntry: app.main(['--help'])\nfinally: print({'torch', 'gradio', 'PIL'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "--examples" in done.stdout
+    assert done.stdout.endswith("set()\n")
+    started = time.perf_counter()
+    assert app("--help").returncode == 0
+    assert time.perf_counter() - started < 2  # 0.1 s where nobody else uses the machine
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nowhere.safetensors"], "There is no model file nowhere.safetensors: check the path.\n"),
+        (["--port", "70000"], "--port is 70000: it must be at most 65535.\n"),
+    ],
+)
+def test_a_wrong_start_is_one_sentence_and_exit_2(arguments: list[str], message: str) -> None:
+    """A user's mistake shows no traceback."""
+    done = app(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
