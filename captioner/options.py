@@ -31,12 +31,13 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     flag: str | None = None,
+    metavar: str = "NAME",
     hidden: bool = False,
 ) -> Any:
     """A dataclass field with its rule and its help text.
 
-    `flag` names the command-line flag where it differs from the field's name; `hidden` keeps the field off the
-    command line (model files still carry it).
+    `flag` names the command-line flag where it differs from the field's name, `metavar` its text in the help;
+    `hidden` keeps the field off the command line (model files still carry it).
     """
     return dataclasses.field(
         default=default,
@@ -46,6 +47,7 @@ def option(
             "minimum": minimum,
             "maximum": maximum,
             "flag": flag,
+            "metavar": metavar,
             "hidden": hidden,
         },
     )
@@ -167,7 +169,7 @@ class WebOptions(_Checked):
     host: str = option("127.0.0.1", "address to serve; 0.0.0.0 lets other machines in")
     port: int = option(7860, "port to serve; 0 takes a free one", minimum=0, maximum=65_535)
     examples: str | None = option(
-        None, "folder with example photos of your own (default: the ones that come with Gradio)"
+        None, "folder with example photos of your own (default: the ones that come with Gradio)", metavar="FOLDER"
     )
 
 
@@ -204,7 +206,9 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type, *, defaults: bool 
         if kind is bool:
             group.add_argument(_flag(field), action=argparse.BooleanOptionalAction, **arguments)
         else:
-            metavar = "|".join(rule["choices"]) if rule["choices"] else {int: "N", float: "X"}.get(kind, "NAME")
+            metavar = (
+                "|".join(rule["choices"]) if rule["choices"] else {int: "N", float: "X"}.get(kind, rule["metavar"])
+            )
             group.add_argument(_flag(field), type=kind, metavar=metavar, **arguments)
 
 

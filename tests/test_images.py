@@ -433,7 +433,7 @@ def test_bytes_are_called_the_picture(hostile: dict[str, Path]) -> None:
     """The same contents as bytes fail in the same way, under the name that an upload has."""
     for name, path in hostile.items():
         if path.is_file() and name != "huge.jpg":
-            with pytest.raises(ImageError, match="^the picture "):
+            with pytest.raises(ImageError, match=r"^the picture "):
                 read_image(path.read_bytes())
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import app
+import train
 from captioner import cli
 from captioner.checkpoint import BUNDLED
 
@@ -24,17 +26,10 @@ def shell_lines():
 
 def help_of(*words):
     output = io.StringIO()
+    doors = {"train.py": train.main, "app.py": app.main}
+    arguments = ["--help"] if words[0] in doors else [*words, "--help"]
     with contextlib.redirect_stdout(output), pytest.raises(SystemExit):
-        if words[0] == "train.py":
-            import train
-
-            train.main(["--help"])
-        elif words[0] == "app.py":
-            import app
-
-            app.main(["--help"])
-        else:
-            cli.main([*words, "--help"])
+        doors.get(words[0], cli.main)(arguments)
     return output.getvalue()
 
 

@@ -134,7 +134,13 @@ class Run:
         )
         with bar:
             for batch, inputs in zip(batches, self._inputs(batches), strict=True):
-                loss, norm = self._step(batch, inputs)
+                try:
+                    loss, norm = self._step(batch, inputs)
+                except torch.OutOfMemoryError as error:
+                    raise TrainingError(
+                        f"{self.device} has too little memory for {len(batch)} pictures a step: lower --batch-size or "
+                        "--image-size."
+                    ) from error
                 progress.step += 1
                 progress.loss += loss
                 progress.norm += norm

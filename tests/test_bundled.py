@@ -1,0 +1,101 @@
+"""The promises of the model that ships with the package."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gradio
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from captioner import Captioner
+from captioner.checkpoint import BUNDLED, load_model, read_header
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_it_is_one_small_file_that_says_where_it_came_from():
+    """Under 40 MB, encoder included, with its data, versions, scores and the search chosen on validation."""
+    assert BUNDLED.stat().st_size < 40e6
+    header = read_header(BUNDLED)
+    origin = header["provenance"]
+    assert origin["data"] == "flickr8k"
+    assert origin["pictures"] == {"train": 6000, "val": 1000}
+    assert origin["val"]["bleu4"] >= 21
+    assert origin["val"]["distinct"] >= 500
+    assert header["image"]["fit"] == "squash"
+    assert {"captioner", "torch", "commit", "training"} <= origin.keys()
+
+
+def test_no_shipped_layer_equals_the_one_it_started_from(imagenet):
+    """Every convolution differs from ImageNet's, beyond the rounding to half precision: the whole encoder was trained."""
+    shipped = load_model(BUNDLED).model.encoder.trunk
+    started = models.mobilenet_v2(weights="IMAGENET1K_V1").features
+    pairs = list(zip(shipped.modules(), started.modules(), strict=True))
+    convolutions = [(ours, theirs) for ours, theirs in pairs if isinstance(ours, nn.Conv2d)]
+    assert len(convolutions) == 52
+    for ours, theirs in convolutions:
+        changed = (ours.weight != theirs.weight.half().float()).float().mean()
+        assert changed > 0.5
+    for ours, theirs in pairs:
+        if isinstance(ours, nn.BatchNorm2d):
+            assert not torch.equal(ours.bias, theirs.bias.half().float())
+
+
+def test_it_captions_a_real_photo_with_no_network():
+    """Load, encode, search: nothing opens a connection."""
+    script = (
+        "import socket, sys\n"
+        "def refuse(*arguments): raise AssertionError('the network was touched')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from captioner import Captioner\n"
+        "print(Captioner.load(device='cpu')(sys.argv[1]).text)\n"
+    )
+    photo = Path(gradio.__file__).parent / "media_assets" / "images" / "cheetah1.jpg"
+    environment = {**os.environ, "TORCH_HOME": "/nonexistent"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(photo)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) >= 3
+
+
+def test_different_photos_get_different_captions(flickr8k):
+    """It looks at the picture: ten dev photos, hardly a caption twice, and none of blanks."""
+    photos = sorted((flickr8k / "images").iterdir())[:10]
+    texts = [caption.text for caption in Captioner.load()(photos)]
+    assert len(set(texts)) >= 7
+
+
+@pytest.mark.slow
+def test_it_scores_on_flickr8k_dev_what_its_file_says(flickr8k, tmp_path):
+    """`evaluate` on the 1,000 dev pictures: BLEU-4 of 21 or more, 500 distinct captions or more, as the README says."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "captioner",
+            "evaluate",
+            str(flickr8k),
+            "--predictions",
+            str(tmp_path / "predictions.json"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    scores = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    promised = read_header(BUNDLED)["provenance"]["val"]
+    assert float(scores["BLEU-4"]) >= 21
+    assert float(scores["BLEU-4"]) == pytest.approx(promised["bleu4"], abs=0.3)
+    assert int(scores["distinct"].split()[0].replace(",", "")) >= 500
