@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="copy a model file in half precision, for shipping")
     export.add_argument("model", type=Path, help="a model file, such as best.safetensors of a run")
     export.add_argument("output", type=Path, help="the file to write")
+    export.add_argument("--note", help="what whoever uses the model should know: its terms, what it gets wrong")
     export.set_defaults(run=_export)
     return parser
 
@@ -213,6 +214,9 @@ def _info(chosen: argparse.Namespace) -> int:
 def _export(chosen: argparse.Namespace) -> int:
     from captioner.checkpoint import load_model, save_model
 
-    save_model(chosen.output, load_model(chosen.model), half=True)
+    file = load_model(chosen.model)
+    if chosen.note:
+        file = replace(file, provenance={**file.provenance, "note": chosen.note})
+    save_model(chosen.output, file, half=True)
     print(f"{chosen.output}: {chosen.output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
     return 0

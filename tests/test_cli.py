@@ -172,10 +172,10 @@ def test_info_says_what_a_file_holds(model, capsys):
 
 def test_export_writes_half_precision(model, tmp_path, capsys):
     """About half the size, and still a model."""
-    status, _, _ = call(capsys, "export", model, tmp_path / "half.safetensors")
+    status, _, _ = call(capsys, "export", model, tmp_path / "half.safetensors", "--note", "Cats it calls dogs.")
     assert status == 0
     assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * Path(model).stat().st_size
-    load_model(tmp_path / "half.safetensors")
+    assert load_model(tmp_path / "half.safetensors").provenance == {"data": "nothing", "note": "Cats it calls dogs."}
 
 
 @pytest.mark.parametrize("door", [["-m", "captioner"], ["-m", "captioner", "caption"], ["train.py"], ["app.py"]])

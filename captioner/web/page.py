@@ -273,8 +273,11 @@ def _limits(captioner: Captioner) -> str:
         count = pictures.get("train") if isinstance(pictures, dict) else None
         amount = f"{count:,} pictures of " if isinstance(count, int) else ""
         learnt = f"This model learnt from {amount}{escape(data)}. "
-    return (
-        f"{learnt}It says what its training pictures would have made likely, and it can be wrong with confidence, "
+    note = origin.get("note")
+    return learnt + (
+        escape(note)
+        if isinstance(note, str) and note
+        else "It says what its training pictures would have made likely, and it can be wrong with confidence, "
         "above all about text, numbers, rare things and who people are: check before you rely on it."
     )
 
