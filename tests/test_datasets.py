@@ -138,12 +138,12 @@ def test_commas_quotes_lines_and_accents_in_captions(tmp_path):
 def test_malformed_rows_are_named_and_the_others_kept(tmp_path):
     long = "x" * 200_000
     rows = ["a.png,Good.,train", "a.png,A dog, brown,train", "a.png", ",No image.,train", "a.png,Odd.,trainval", f"a.png,{long},train",
-            'a.png,"Closed" too early,train', "b.png,Good.,val", "a.png,\0,train", 'a.png,"Never closed,train', "a.png,Swallowed.,train"]  # fmt: skip
+            'a.png,"Closed" too early,train', "b.png,Good.,val", 'a.png,"Never closed,train', "a.png,Swallowed.,train"]  # fmt: skip
     dataset = table(tmp_path, "image,caption,split\n" + "\n".join(rows), pictures="a.png b.png")
     named = kinds(dataset)
     assert list(named) == ["malformed row"]
     lines = [name.split(" (")[0].removeprefix("captions.csv, ") for name in named["malformed row"]]
-    assert lines == ["line 3", "line 4", "line 5", "line 6", "line 7", "line 8", "lines 11 to 12"]
+    assert lines == ["line 3", "line 4", "line 5", "line 6", "line 7", "line 8", "lines 10 to 11"]
     assert "4 fields for 3 columns" in named["malformed row"][0]
     assert "There is no split 'trainval'" in named["malformed row"][3]
     assert captions(dataset) == {"a.png": ("Good.", "\0"), "b.png": ("Good.",)}
