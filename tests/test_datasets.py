@@ -146,7 +146,7 @@ def test_malformed_rows_are_named_and_the_others_kept(tmp_path):
     assert lines == ["line 3", "line 4", "line 5", "line 6", "line 7", "line 8", "lines 10 to 11"]
     assert "4 fields for 3 columns" in named["malformed row"][0]
     assert "There is no split 'trainval'" in named["malformed row"][3]
-    assert captions(dataset) == {"a.png": ("Good.", "\0"), "b.png": ("Good.",)}
+    assert captions(dataset) == {"a.png": ("Good.",), "b.png": ("Good.",)}
 
 
 def test_malformed_json_lines_are_named_and_the_others_kept(tmp_path):
