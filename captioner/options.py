@@ -59,15 +59,15 @@ class _Checked:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value, rule = getattr(self, field.name), field.metadata
-            flag = _flag(field)
             if value is None:
                 continue
+            named = _flag(field)
             if rule["choices"] and value not in rule["choices"]:
-                raise OptionError(f"{flag} is {value!r}: choose one of {', '.join(rule['choices'])}.")
+                raise OptionError(f"{named} is {value!r}: choose one of {', '.join(rule['choices'])}.")
             if rule["minimum"] is not None and not value >= rule["minimum"]:
-                raise OptionError(f"{flag} is {value}: it must be at least {rule['minimum']}.")
+                raise OptionError(f"{named} is {value}: it must be at least {rule['minimum']}.")
             if rule["maximum"] is not None and not value <= rule["maximum"]:
-                raise OptionError(f"{flag} is {value}: it must be at most {rule['maximum']}.")
+                raise OptionError(f"{named} is {value}: it must be at most {rule['maximum']}.")
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,11 @@ class WebOptions(_Checked):
     examples: str | None = option(
         None, "folder with example photos of your own (default: the ones that come with Gradio)", metavar="FOLDER"
     )
+
+
+def flag(cls: type, name: str) -> str:
+    """The command-line flag of a field, for messages."""
+    return _flag(next(field for field in dataclasses.fields(cls) if field.name == name))
 
 
 def _flag(field: "dataclasses.Field[Any]") -> str:

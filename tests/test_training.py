@@ -218,10 +218,13 @@ def test_contradictions_are_refused(small_file):
         resolve_options({"TrainingOptions": {"encoder_weights": "none"}}, kind="table", start=None)
     with pytest.raises(OptionError, match="--start-from"):
         resolve_options({"DecoderOptions": {"cell": "gru"}}, kind="table", start=small_file)
+    with pytest.raises(OptionError, match="--encoder is resnet18, but"):
+        resolve_options({"EncoderOptions": {"name": "resnet18"}}, kind="table", start=small_file)
     with pytest.raises(OptionError, match="--start-from"):
         resolve_options({"TrainingOptions": {"encoder_weights": "imagenet"}}, kind="table", start=small_file)
-    kept = resolve_options({"DecoderOptions": {"dropout": 0.2}}, kind="table", start=small_file)
-    assert kept.decoder.dropout == 0.2
+    chosen = {"DecoderOptions": {"dropout": 0.2}, "ImageOptions": {"fit": "pad"}}
+    kept = resolve_options(chosen, kind="table", start=small_file)
+    assert (kept.decoder.dropout, kept.image.fit, kept.image.size) == (0.2, "pad", 64)
     assert kept.decoder.hidden_size == small_file.model.options.decoder.hidden_size
 
 

@@ -28,7 +28,7 @@ from captioner.errors import ModelFileError, OptionError, TrainingError
 from captioner.evaluation import Evaluation, evaluate
 from captioner.generation import Caption, caption_features
 from captioner.model import CaptionModel, ModelOptions
-from captioner.options import SearchOptions
+from captioner.options import SearchOptions, flag
 from captioner.text import Vocabulary
 from captioner.training.likelihood import cross_entropy
 from captioner.training.resume import StopRequest, random_states, restore_random_states, stop_on_signal
@@ -400,7 +400,7 @@ def _resumed(state: dict[str, Any], data: Dataset, given: Given, *, output: Path
             for option, value in chosen.items():
                 if value != getattr(kept, option):
                     raise OptionError(
-                        f"--{option.replace('_', '-')} is {value} now, but the run in {output} was started with "
+                        f"{flag(type(kept), option)} is {value} now, but the run in {output} was started with "
                         f"{getattr(kept, option)}: leave it out, or start a new run with another --output."
                     )
         if state["data"] != fingerprint(data):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import captioner
-from captioner.checkpoint import BUNDLED, ModelFile, load_model
+from captioner.checkpoint import BUNDLED, ModelFile, load_model, read_header
 from captioner.datasets.dataset import Dataset
 from captioner.encoder import preprocessing
 from captioner.errors import DataError, OptionError
@@ -23,6 +23,7 @@ from captioner.options import (
     ImageOptions,
     SearchOptions,
     TrainingOptions,
+    flag,
     from_dict,
     to_dict,
 )
@@ -90,16 +91,16 @@ def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Opti
         values[name] = {**RECIPES.get(kind, {}).get(cls.__name__, {}), **given.get(cls.__name__, {})}
     if start is not None:
         model = start.model.options
-        for name, fixed in (("image", model.image), ("encoder", model.encoder), ("decoder", model.decoder)):
+        values["image"] = {**to_dict(model.image), **given.get("ImageOptions", {})}
+        for name, fixed in (("encoder", model.encoder), ("decoder", model.decoder)):
             chosen = given.get(_CLASSES[name].__name__, {})
-            # dropout shapes no weight, so a run may start with another one
-            other = [f for f, value in chosen.items() if f != "dropout" and value != getattr(fixed, f)]
-            if other:
-                raise OptionError(
-                    f"--{other[0].replace('_', '-')} is {chosen[other[0]]}, but the model to start from has "
-                    f"{getattr(fixed, other[0])}: leave it out, or start without --start-from."
-                )
-            values[name] = {**to_dict(fixed), **{f: v for f, v in chosen.items() if f == "dropout"}}
+            for field, value in chosen.items():
+                if field != "dropout" and value != getattr(fixed, field):  # dropout shapes no weight
+                    raise OptionError(
+                        f"{flag(_CLASSES[name], field)} is {value}, but the model to start from has "
+                        f"{getattr(fixed, field)}: leave it out, or start without --start-from."
+                    )
+            values[name] = {**to_dict(fixed), **chosen}
         if "encoder_weights" in given.get("TrainingOptions", {}):
             raise OptionError("--encoder-weights does not go with --start-from, whose model brings its encoder.")
     else:
@@ -113,8 +114,6 @@ def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Opti
 
 def _use_bundled_encoder(values: dict[str, Any], given: Given) -> None:
     """The bundled model decides the network and how pictures are fitted, unless the user chose otherwise."""
-    from captioner.checkpoint import read_header
-
     header = read_header(BUNDLED)
     name = given.get("EncoderOptions", {}).get("name", header["encoder"]["name"])
     if name != header["encoder"]["name"]:
