@@ -305,6 +305,21 @@ def test_a_model_goes_on_from_another_with_its_vocabulary(drawings, tmp_path, sm
     assert file.provenance["starting_weights"] == small_file.provenance
 
 
+def test_a_run_that_gets_no_better_stops_early(drawings, tmp_path):
+    """After `patience` epochs without a better score, and the best model is the one that is kept."""
+    training = {
+        **SMALL["TrainingOptions"],
+        "epochs": 9,
+        "patience": 2,
+        "learning_rate": 0.0,
+        "encoder_learning_rate": 0.0,
+    }
+    best, said = small_run(drawings, tmp_path / "run", given={**SMALL, "TrainingOptions": training})
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
+    assert any("stopping early" in line for line in said)
+    assert read_header(best)["provenance"]["epoch"] == 1
+
+
 def test_too_few_words_are_explained(drawings, tmp_path):
     """A tiny data set with a high --min-count."""
     given = {**SMALL, "TrainingOptions": {**SMALL["TrainingOptions"], "min_count": 1000}}
