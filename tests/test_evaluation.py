@@ -80,6 +80,14 @@ def test_each_image_counts_once_against_all_its_references():
     assert evaluation.summary()["bleu1"] == pytest.approx(evaluation.bleu[0], abs=0.01)
 
 
+def test_small_splits_still_rank():
+    """Where no 4-gram matches, BLEU-4 is 0 for all, and the lower orders decide."""
+    images = [image(1, "a dog runs on grass")]
+    worse, better = (evaluate(images, [caption(text)]) for text in ("a cat", "a dog"))
+    assert worse.bleu[3] == better.bleu[3] == 0
+    assert better.rank > worse.rank
+
+
 def test_captions_and_images_must_pair_up():
     """One caption too few is an error, not a quiet misalignment."""
     with pytest.raises(ValueError, match="1 hypotheses"):

@@ -183,7 +183,7 @@ def test_cached_features_are_the_encoders(small_file, tmp_path):
     with torch.inference_mode():
         expected = small_file.model.eval().encode(pixels)
     torch.testing.assert_close(features.float(), expected, rtol=1e-3, atol=1e-3)
-    assert "GiB" in said[0]
+    assert "MiB" in said[0]
     assert torch.equal(features_of(small_file.model, images, tmp_path, said), features)
     assert "found" in said[1]
     assert len(list(tmp_path.iterdir())) == 1

@@ -46,17 +46,21 @@ def cached_features(
     if path.is_file() and path.stat().st_size == 2 * count:
         report(f"Features of {len(images):,} pictures: found in {path}.")
     else:
-        size = f"{2 * count / 2**30:.2f} GiB"
+        size = _readable(2 * count)
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
         if 2 * count + _SPARE > free:
             raise OptionError(
-                f"The features of {len(images):,} pictures take {size}, and {folder} has {free / 2**30:.2f} GiB free: "
+                f"The features of {len(images):,} pictures take {size}, and {folder} has {_readable(free)} free: "
                 "point --features to a larger disk, or train without them with --fine-tune all."
             )
         report(f"Features of {len(images):,} pictures: {size} into {path}.")
         write_atomically(path, lambda part: _write(part, model, images, precision, workers))
     return torch.from_file(str(path), shared=False, size=count, dtype=torch.float16).view(shape)
+
+
+def _readable(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _key(model: CaptionModel, images: Sequence[CaptionedImage], precision: str) -> str:

@@ -55,7 +55,7 @@ class Progress:
     step: int = 0  # steps done in the epoch after those
     loss: float = 0.0  # sums over these steps
     norm: float = 0.0
-    best: float = -1.0
+    best: list[float] = field(default_factory=list)  # Evaluation.rank of the best epoch; none yet ranks lowest
     best_epoch: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
 
@@ -201,9 +201,9 @@ class Run:
         evaluation, captions = self._validate(self.options.search)
         scores = evaluation.summary()
         progress.epoch, progress.step, progress.loss, progress.norm = progress.epoch + 1, 0, 0.0, 0.0
-        improved = evaluation.bleu[3] > progress.best
+        improved = list(evaluation.rank) > progress.best
         if improved:
-            progress.best, progress.best_epoch = evaluation.bleu[3], progress.epoch
+            progress.best, progress.best_epoch = list(evaluation.rank), progress.epoch
         seconds = {"train": round(trained - started, 1), "validate": round(time.perf_counter() - trained, 1)}
         entry: dict[str, Any] = {"epoch": progress.epoch, "loss": round(loss, 4), "gradient_norm": round(norm, 4)}
         entry |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "val": scores, "seconds": seconds}
@@ -266,14 +266,15 @@ class Run:
         for features in self._encode_validation("float32"):
             for search, found in captions.items():
                 found += caption_features(self.model.decoder, features, self.vocabulary, search)
-        scores = {search: evaluate(self.val_images, found).summary() for search, found in captions.items()}
-        for search, score in scores.items():
+        results = {search: evaluate(self.val_images, found) for search, found in captions.items()}
+        for search, evaluation in results.items():
             self.report(
                 f"  beam {search.beam_size}, length penalty {search.length_penalty}: "
-                f"val BLEU-1 {score['bleu1']:.2f}, BLEU-4 {score['bleu4']:.2f}"
+                f"val BLEU-1 {evaluation.bleu[0]:.2f}, BLEU-4 {evaluation.bleu[3]:.2f}"
             )
-        search = max(scores, key=lambda search: scores[search]["bleu4"])
-        save_model(path, replace(best, search=search, provenance={**best.provenance, "val": scores[search]}))
+        search = max(results, key=lambda search: results[search].rank)
+        scores = results[search].summary()
+        save_model(path, replace(best, search=search, provenance={**best.provenance, "val": scores}))
         self.report(f"Chosen: beam {search.beam_size}, length penalty {search.length_penalty}.")
         return path
 
