@@ -1,6 +1,6 @@
 """Train a captioner.
 
-    python train.py shapes                        drawn pictures, no download, two minutes on a laptop
+    python train.py shapes                        drawn pictures, no download, some minutes on a laptop
     python train.py data/flickr8k                 Flickr8k, Flickr30k, COCO or a Karpathy split: recognised
     python train.py my_photos                     a folder of pictures with captions.csv or captions.jsonl
     python train.py my_photos --start-from bundled --fine-tune all     go on from the model that ships
@@ -69,21 +69,20 @@ def run(chosen: argparse.Namespace) -> int:
     """Reads and checks the data, trains, and says how to try the model."""
     from captioner.datasets import load_dataset
     from captioner.datasets.check import check_dataset
-    from captioner.training.loop import train
+    from captioner.training.loop import check_choices, train
 
     data = load_dataset(chosen.data)
-    print(data.describe())
-    data = check_dataset(data, skip_bad=chosen.skip_bad)
+    print(data.describe(), flush=True)
     output = chosen.output or Path("runs") / (Path(chosen.data).resolve().name if chosen.data != "shapes" else "shapes")
-    best = train(
-        data,
-        given={options.__name__: given(options, chosen) for options in OPTIONS},
-        output=output,
-        features=chosen.features,
-        resume=chosen.resume,
-        start_from=chosen.start_from,
-        device=chosen.device,
-    )
+    choices = {
+        "given": {options.__name__: given(options, chosen) for options in OPTIONS},
+        "output": output,
+        "resume": chosen.resume,
+        "start_from": chosen.start_from,
+    }
+    check_choices(data, **choices)
+    data = check_dataset(data, skip_bad=chosen.skip_bad)
+    best = train(data, **choices, features=chosen.features, device=chosen.device)
     if best is None:
         return 130
     print(f"Try it:\n  python app.py --model {best}\n  python -m captioner caption PHOTO --model {best}")

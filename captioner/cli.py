@@ -184,7 +184,7 @@ def _evaluate(chosen: argparse.Namespace) -> int:
     print(f"model       {captioner.name}, fit {captioner.image.fit} to {captioner.image.size}")
     words, penalty = search.max_length, search.length_penalty
     print(f"search      beam {search.beam_size}, length penalty {penalty}, at most {words} words")
-    print(f"data        {data.kind}, {chosen.split}: {evaluation.images:,} pictures, ", end="")
+    print(f"data        {data.path} ({data.kind}), {chosen.split}: {evaluation.images:,} pictures, ", end="")
     print(f"{evaluation.references:.2f} references each")
     for number, score in enumerate(evaluation.bleu, 1):
         print(f"BLEU-{number}      {score:.2f}")
@@ -206,8 +206,13 @@ def _info(chosen: argparse.Namespace) -> int:
     for name in ("image", "encoder", "decoder", "search"):
         print(f"{name:14} " + ", ".join(f"{key} {value}" for key, value in header[name].items()))
     print(f"vocabulary     {len(header['vocabulary']):,} words, tokeniser {header['tokeniser']}")
-    for key, value in header["provenance"].items():
-        print(f"{key:14} {value if isinstance(value, str) else json.dumps(value)}")
+    origin = header["provenance"]
+    if isinstance(origin.get("starting_weights"), dict):  # a whole record of its own; --json has it
+        origin["starting_weights"] = f"a model trained on {origin['starting_weights'].get('data', 'other data')}"
+    for key, value in origin.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {part}" for name, part in value.items()) or "nothing"
+        print(f"{key:14} {value}")
     return 0
 
 

@@ -22,7 +22,7 @@ def pick_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise OptionError(
-            f"--device is {name!r}, which is not usable here: choose auto, cpu, cuda, cuda:N or mps."
+            f"--device is {name!r}, which is not there, or this torch was built without it: choose auto or cpu."
         ) from error
     if device.type not in ("cpu", "cuda", "mps"):
         raise OptionError(f"--device is {name!r}: choose auto, cpu, cuda, cuda:N or mps.")

@@ -165,7 +165,8 @@ def test_every_other_problem_of_rows_is_found(tmp_path):
     text = "image,caption,split\na.png,A.,train\nb.png,B.,train\nb.png,B.,test\nc.png, ,train\nd.png,D.,\ngone.png,G.,val\nimages/e.png,E.,train\n"
     dataset = table(tmp_path, text, pictures="a.png b.png c.png d.png images/e.png images/stray.png other/unseen.png")
     assert kinds(dataset) == {
-        "picture without captions": ["images/stray.png", "c.png"],
+        "malformed row": ["captions.csv, line 5 (no caption)"],
+        "picture without captions": ["c.png", "images/stray.png"],
         "picture without a split": ["d.png"],
         "picture in two splits": ["b.png"],
     }

@@ -159,8 +159,11 @@ def test_the_sliders_reach_the_search(visitor: Visitor, captioner: Captioner) ->
 
 @pytest.mark.parametrize("search", [(0, 7, 0), (3, 10**9, 0), ("x", 7, 0), (3, None, 0), (3, 7, float("1e99"))])
 def test_a_wrong_setting_is_explained(visitor: Visitor, search: tuple[Any, ...]) -> None:
-    """Only a program can send these; it gets a sentence too."""
-    assert "class='problem'" in visitor.result(visitor.upload(PHOTO), *search)
+    """Whoever empties a slider's box, or a program, gets a sentence in the page's words; the photo stays."""
+    shown, result = visitor.ask(visitor.upload(PHOTO), *search)["output"]["data"]
+    assert "class='problem'" in result
+    assert "--" not in result
+    assert shown == {"__type__": "update"}
 
 
 def test_a_photo_that_no_browser_shows_is_shown_as_a_copy(visitor: Visitor) -> None:
@@ -296,11 +299,12 @@ def examples(captioner: Captioner, options: WebOptions) -> list[str]:
 
 
 def test_examples_of_ones_own(captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--examples shows the folder's first pictures; unreadable ones are left out; an empty folder shows none."""
+    """--examples shows the folder's first pictures; unreadable ones are left out; an empty folder is said."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     folder = tmp_path / "mine"
     folder.mkdir()
-    assert examples(captioner, WebOptions(examples=str(folder))) == []
+    with pytest.raises(ImageError, match="no pictures in"):
+        made(captioner, WebOptions(examples=str(folder)))
     (folder / "00.jpg").write_text("no picture")
     for number in range(1, EXAMPLES + 3):
         (folder / f"{number:02}.bmp").write_bytes(encoded(noise(seed=number), "BMP"))

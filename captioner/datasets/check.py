@@ -62,8 +62,13 @@ def check_dataset(
     found = f"{dataset.path} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{summarise(problems)}"
     if not skip_bad:
         raise DataError(f"{found}\nMend them, or go on without them: `--skip-bad`.")
-    report(f"{found}\nGoing on without them.")
     kept = tuple(image for image in dataset.images if image.name not in bad)
+    left = ", ".join(
+        f"{sum(image.split == split for image in kept):,} of {count:,} {split}"
+        for split in SPLITS
+        if (count := sum(image.split == split for image in images))
+    )
+    report(f"{found}\nGoing on with {left} pictures.")
     return replace(dataset, images=kept, problems=problems)
 
 

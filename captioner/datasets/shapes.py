@@ -1,7 +1,7 @@
 """`shapes`: pictures drawn on the spot, with captions that say exactly what is in them. No download.
 
 Each picture holds one to four coloured shapes in the cells of a 3 x 3 grid, jittered in place and size over a noisy
-background; its one caption lists them row by row. It shows in two minutes whether training works, and asks of a
+background; its one caption lists them row by row. It shows in minutes whether training works, and asks of a
 decoder what real captions ask: say what, say where, and remember what has been said.
 """
 

@@ -115,7 +115,7 @@ def _row(fields: Any) -> Row:
     name, caption, split = picture_name(fields.get("image")), fields.get("caption"), fields.get("split")
     if not name:
         raise DataError("no image")
-    if not isinstance(caption, str):
+    if not isinstance(caption, str) or not plain_text(caption):
         raise DataError("no caption")
     if not isinstance(split, str | None):
         raise DataError("the split is no text")

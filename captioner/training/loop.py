@@ -24,6 +24,7 @@ from captioner.datasets.batches import encode_captions, epoch_batches, load_pixe
 from captioner.datasets.dataset import Dataset
 from captioner.datasets.features import cached_features
 from captioner.device import autocast, pick_device, pick_precision
+from captioner.encoder import Encoder
 from captioner.errors import ModelFileError, OptionError, TrainingError
 from captioner.evaluation import Evaluation, evaluate
 from captioner.generation import Caption, caption_features
@@ -336,6 +337,24 @@ def fingerprint(data: Dataset) -> str:
     return digest.hexdigest()
 
 
+def check_choices(data: Dataset, *, given: Given, output: Path, resume: bool, start_from: str | None) -> None:
+    """Refuses what `train` would refuse, in a moment: before every picture of a large data set is read.
+
+    Raises OptionError and ModelFileError as `train` does.
+    """
+    if resume:
+        if not (output / "resume.pt").is_file():
+            raise ModelFileError(f"There is nothing to resume in {output}: start without --resume.")
+        return
+    if output.exists() and any(output.iterdir()):
+        raise OptionError(f"{output} already holds a run: continue it with --resume, or choose another --output.")
+    start = load_start(start_from)
+    options = resolve_options(given, kind=data.kind, start=start)
+    with torch.random.fork_rng(devices=[]):
+        encoder = Encoder(options.encoder, image_size=options.image.size)
+    list(encoder.trainable(options.training.fine_tune))
+
+
 def train(
     data: Dataset,
     *,
@@ -354,14 +373,13 @@ def train(
     where the loss is not finite.
     """
     place = pick_device(device)
+    check_choices(data, given=given, output=output, resume=resume, start_from=start_from)
     if resume:
         state = load_resume(output / "resume.pt")
         run = _resumed(state, data, given, output=output, features=features, device=place, report=report)
         done, step = run.progress.epoch, run.progress.step
         report(f"Going on in {output} after {done} epochs and {step} steps.")
     else:
-        if output.exists() and any(output.iterdir()):
-            raise OptionError(f"{output} already holds a run: continue it with --resume, or choose another --output.")
         start = load_start(start_from)
         options = resolve_options(given, kind=data.kind, start=start)
         precision = pick_precision(options.training.precision, place)

@@ -33,7 +33,7 @@ Given = Mapping[str, Mapping[str, Any]]
 """What the user chose: field values by the name of the options class."""
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    # Drawings need no ImageNet: a ResNet-18 cut early learns them from random weights in two minutes.
+    # Drawings need no ImageNet: a ResNet-18 cut early learns them from random weights in minutes.
     "shapes": {
         "ImageOptions": {"size": 72},
         "EncoderOptions": {"name": "resnet18", "stage": "layer2"},

@@ -34,6 +34,9 @@ _CACHE = (600, 3000)
 _BROWSERS_SHOW = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
 """How files begin that every browser shows; others (HEIC, TIFF ...) are shown as a copy."""
 
+_DATA_SETS = {"flickr8k": "Flickr8k", "flickr30k": "Flickr30k", "coco": "COCO", "table": "its owner's collection"}
+"""How a model file's data sets are called on the page."""
+
 _EMPTY = '<p class="waiting">Its caption will appear here.</p>'
 
 
@@ -136,6 +139,8 @@ def build_page(captioner: Captioner, options: WebOptions) -> gr.Blocks:
                 change: dict[str, Any] = {"alt_text": found.text}
                 if not data.startswith(_BROWSERS_SHOW):
                     change["value"] = _small(read_image(data, at_least=_SHOWN))
+            except OptionError as error:  # a slider's box was emptied to type another number, say: the photo stays
+                return gr.skip(), _problem(str(error))
             except CaptionerError as error:
                 return None, _problem(str(error))
             return gr.update(**change), _result(found, seconds)
@@ -191,8 +196,10 @@ def _search(beam_size: Any, max_length: Any, length_penalty: Any) -> SearchOptio
     """The options from whatever the sliders, or a program in their place, sent."""
     try:
         return SearchOptions(beam_size=int(beam_size), max_length=int(max_length), length_penalty=float(length_penalty))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise OptionError("Beam size, longest caption and length penalty are numbers: set them again.") from error
+    except (OptionError, TypeError, ValueError, OverflowError) as error:
+        raise OptionError(
+            "Beam size, longest caption and length penalty are numbers in their sliders' ranges: set them again."
+        ) from error
 
 
 def _read(path: str) -> bytes:
@@ -231,6 +238,8 @@ def _examples(photo: gr.Image, options: WebOptions) -> None:
             copy.parent.mkdir()
             picture.save(copy)
             samples.append([os.fspath(copy)])
+        if not samples and options.examples is not None:
+            raise ImageError(f"There are no pictures in {options.examples} that can be read: name another --examples.")
         if samples:
             gr.Examples(samples, photo, label="Examples", examples_per_page=EXAMPLES, elem_id="examples")
             gr.HTML(f"<p>{note}</p>", elem_id="examples-note", visible=bool(note))
@@ -244,7 +253,7 @@ def _result(caption: Caption, seconds: float) -> str:
     )
     table = (
         "<table><caption>It also considered</caption>"
-        "<thead><tr><th scope='col'>Sentence</th><th scope='col'>Per word</th></tr></thead>"
+        "<thead><tr><th scope='col'>Most probable as a whole first</th><th scope='col'>Per word</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
     return (
@@ -272,7 +281,7 @@ def _limits(captioner: Captioner) -> str:
     if isinstance(data, str) and data:
         count = pictures.get("train") if isinstance(pictures, dict) else None
         amount = f"{count:,} pictures of " if isinstance(count, int) else ""
-        learnt = f"This model learnt from {amount}{escape(data)}. "
+        learnt = f"This model learnt from {amount}{escape(_DATA_SETS.get(data, data))}. "
     note = origin.get("note")
     return learnt + (
         escape(note)
@@ -354,7 +363,7 @@ CSS = """
 #examples img { width: 100%; height: 100%; object-fit: cover; }
 #examples button.gallery-item { width: 5rem; height: 5rem; }
 #model p, #limits p, #examples-note p { color: var(--body-text-color-subdued); font-size: .9rem; margin: 0; }
-#limits { border-top: 1px solid var(--border-color-primary); margin-top: 1rem; padding-top: 1rem; }
+#limits { border-radius: 0; border-top: 1px solid var(--border-color-primary); margin-top: 1rem; padding-top: 1rem; }
 #limits p { max-width: 50rem; }
 @media (max-width: 700px) {  /* one column: the caption right under the photo, the examples after it */
   .gradio-container main { padding-top: 1rem; }
