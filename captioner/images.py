@@ -272,7 +272,7 @@ def _rgb_or_error(image: Image.Image, name: str) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
+    except Exception:  # EXIF that cannot be read turns nothing; the picture itself may be whole
         return 1
 
 
