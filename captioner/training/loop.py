@@ -343,8 +343,7 @@ def check_choices(data: Dataset, *, given: Given, output: Path, resume: bool, st
     Raises OptionError and ModelFileError as `train` does.
     """
     if resume:
-        if not (output / "resume.pt").is_file():
-            raise ModelFileError(f"There is nothing to resume in {output}: start without --resume.")
+        load_resume(output / "resume.pt")
         return
     if output.exists() and any(output.iterdir()):
         raise OptionError(f"{output} already holds a run: continue it with --resume, or choose another --output.")
