@@ -5,9 +5,7 @@ Loading a model file builds the network without downloading anything, and unpick
 """
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from captioner.errors import CaptionerError, ModelFileError
+from captioner.files import write_atomically
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict, to_dict
 from captioner.text import TOKENISER, Vocabulary
@@ -42,24 +41,6 @@ class ModelFile:
     """Chosen on the validation split; every face uses it unless told otherwise."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where the model came from: versions, commit, starting weights, data set, split, scores. Plain JSON values."""
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file beside `path`, flushes it to disk, then moves it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes it private; a model file is as readable as any file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def save_model(path: Path, file: ModelFile, *, half: bool = False) -> None:

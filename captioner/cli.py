@@ -156,10 +156,10 @@ def _one_line(path: str) -> str:
 def _evaluate(chosen: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from captioner.checkpoint import write_atomically
     from captioner.datasets import check_dataset, load_dataset
     from captioner.datasets.batches import load_pixels
     from captioner.evaluation import evaluate
+    from captioner.files import write_atomically
     from captioner.predictor import BATCH, Captioner
 
     captioner = Captioner.load(chosen.model, chosen.device)

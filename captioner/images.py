@@ -14,13 +14,16 @@ import re
 import stat
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from captioner.errors import ImageError
 from captioner.options import ImageOptions
+
+if TYPE_CHECKING:
+    import torch
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """What `read_image` takes. An array is (H,W), (H,W,1), (H,W,3) or (H,W,4): bool, uint8, uint16, or float in 0..1."""
@@ -129,8 +132,10 @@ def fit(picture: Image.Image, options: ImageOptions) -> Image.Image:
     return square
 
 
-def to_tensor(source: ImageSource, options: ImageOptions) -> torch.Tensor:
+def to_tensor(source: ImageSource, options: ImageOptions) -> "torch.Tensor":
     """The picture as (3, size, size) uint8, RGB in 0..255, contiguous; raises ImageError as `read_image` does."""
+    import torch  # here alone, so that what only reads pictures starts in a moment
+
     # Twice the size, so that the resampling filter still has pixels to average: the result is within 0.2 of 255 of the
     # full decoding on average. Measured: a 12-megapixel JPEG in 16 ms instead of 104, 2 megapixels in 5.6 instead of
     # 11.8; COCO's 640x480 are decoded in full either way.
@@ -138,8 +143,10 @@ def to_tensor(source: ImageSource, options: ImageOptions) -> torch.Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
-def normalise(pixels: torch.Tensor, options: ImageOptions) -> torch.Tensor:
+def normalise(pixels: "torch.Tensor", options: ImageOptions) -> "torch.Tensor":
     """Pixels (B,3,H,W) uint8 as float32 (x / 255 - mean) / std, on the same device."""
+    import torch
+
     mean = torch.tensor(options.mean, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(options.std, device=pixels.device).view(3, 1, 1)
     return (pixels.float() / 255 - mean) / std

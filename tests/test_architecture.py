@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
-    {"errors", "options"},
+    {"errors", "options", "files"},
     {"images", "text", "device"},
     {"encoder", "decoder", "search"},
     {"model"},
@@ -22,7 +22,6 @@ FLOORS = [  # from the ground up; rooms of one floor do not import each other
 ABOVE = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 ALLOWED_NEIGHBOURS = {
     ("options", "errors"),  # an option that is wrong is an error
-    ("datasets", "checkpoint"),  # cached features are written as safely as a model file
 }
 ONLY_IN = {
     "gradio": "web",

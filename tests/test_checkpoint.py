@@ -8,8 +8,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from captioner.checkpoint import load_model, load_resume, read_header, save_model, save_resume, write_atomically
+from captioner.checkpoint import load_model, load_resume, read_header, save_model, save_resume
 from captioner.errors import ModelFileError
+from captioner.files import write_atomically
 
 
 def test_a_model_file_gives_back_the_whole_model(small_file, tmp_path):

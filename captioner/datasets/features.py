@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from captioner.checkpoint import write_atomically
 from captioner.datasets.batches import load_pixels
 from captioner.datasets.dataset import CaptionedImage
 from captioner.device import autocast
 from captioner.errors import OptionError
+from captioner.files import write_atomically
 from captioner.model import CaptionModel
 from captioner.options import to_dict
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captioner.checkpoint import ModelFile, load_model, load_resume, save_model, save_resume, write_atomically
+from captioner.checkpoint import ModelFile, load_model, load_resume, save_model, save_resume
 from captioner.datasets.batches import encode_captions, epoch_batches, load_pixels, stack_captions
 from captioner.datasets.dataset import Dataset
 from captioner.datasets.features import cached_features
@@ -27,6 +27,7 @@ from captioner.device import autocast, pick_device, pick_precision
 from captioner.encoder import Encoder
 from captioner.errors import ModelFileError, OptionError, TrainingError
 from captioner.evaluation import Evaluation, evaluate
+from captioner.files import write_atomically
 from captioner.generation import Caption, caption_features
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import SearchOptions, flag
