@@ -48,13 +48,13 @@ def main() -> None:
                 command.append("--resume")
             subprocess.run([*command, "--beam-size", "3"], check=True)
             log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-            best = max(log, key=lambda line: line["val"]["bleu4"])
+            best = max(log, key=lambda line: line["val"]["BLEU-4"])
             rows.append((cell, attention, best["val"], exact_by_count(output / "best.safetensors")))
     print("| cell | attention | BLEU-4 | exact | 1 shape | 2 | 3 | 4 |")
     print("|---|---|---|---|---|---|---|---|")
     for cell, attention, scores, counts in rows:
         exact = " | ".join(f"{counts[count]:.0f}%" for count in (1, 2, 3, 4))
-        print(f"| {cell} | {attention} | {scores['bleu4']:.1f} | {scores['exact']:.1f}% | {exact} |")
+        print(f"| {cell} | {attention} | {scores['BLEU-4']:.1f} | {scores['exact']:.1f}% | {exact} |")
 
 
 if __name__ == "__main__":

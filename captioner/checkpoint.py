@@ -19,7 +19,7 @@ from captioner.errors import CaptionerError, ModelFileError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict, to_dict
-from captioner.text import TOKENISER, Vocabulary
+from captioner.text import TOKENISERS, Vocabulary
 
 FORMAT = 1
 """Version of the model file's layout. A reader refuses files of a later one."""
@@ -41,6 +41,8 @@ class ModelFile:
     """Chosen on the validation split; every face uses it unless told otherwise."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where the model came from: versions, commit, starting weights, data set, split, scores. Plain JSON values."""
+    tokeniser: str = TOKENISERS[-1]
+    """The version of the rules by which its training captions became words."""
 
 
 def save_model(path: Path, file: ModelFile, *, half: bool = False) -> None:
@@ -51,7 +53,7 @@ def save_model(path: Path, file: ModelFile, *, half: bool = False) -> None:
         "encoder": to_dict(file.model.options.encoder),
         "decoder": to_dict(file.model.options.decoder),
         "search": to_dict(file.search),
-        "tokeniser": TOKENISER,
+        "tokeniser": file.tokeniser,
         "vocabulary": file.vocabulary.words,
         "provenance": file.provenance,
     }
@@ -92,9 +94,10 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> ModelFile:
     Raises ModelFileError for anything that is not a whole model file.
     """
     header = read_header(path)
-    if header.get("tokeniser") != TOKENISER:
+    if header.get("tokeniser") not in TOKENISERS:
         raise ModelFileError(
-            f"{path} was made with tokeniser {header.get('tokeniser')}, not {TOKENISER}: train it anew."
+            f"{path} was made with tokeniser {header.get('tokeniser')}, this captioner knows {', '.join(TOKENISERS)}: "
+            "update captioner, or train the model anew."
         )
     try:
         vocabulary = Vocabulary(header["vocabulary"])
@@ -113,7 +116,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> ModelFile:
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, CaptionerError) as error:
         raise ModelFileError(f"{path} cannot be loaded: {str(error).splitlines()[0]} Train or copy it anew.") from error
     model.encoder.trusts_statistics = True
-    return ModelFile(model.to(device).eval(), vocabulary, search, header.get("provenance", {}))
+    return ModelFile(model.to(device).eval(), vocabulary, search, header.get("provenance", {}), header["tokeniser"])
 
 
 def save_resume(path: Path, state: Mapping[str, Any]) -> None:

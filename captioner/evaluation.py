@@ -1,62 +1,179 @@
-"""Captions every picture of a split once and scores the captions: for training's validation and `evaluate` alike."""
+"""Scores one caption an image, against its references: for training's validation and `evaluate` alike.
 
-from collections.abc import Iterable, Sequence
+Knows nothing of networks: the captions may be anybody's.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
 
 from captioner.datasets.dataset import CaptionedImage
-from captioner.generation import Caption
 from captioner.metrics.bleu import bleu
+from captioner.metrics.bootstrap import bootstrap, interval
+from captioner.metrics.cider import cider
+from captioner.metrics.degeneration import Degeneration, complaint, measure
+from captioner.metrics.rouge import rouge
+from captioner.metrics.statistics import Statistics, Tokens
 from captioner.text import tokenise
+
+Measure: TypeAlias = Callable[[Sequence[Tokens], Sequence[Sequence[Tokens]]], Statistics]
+"""Hypotheses, one an image, and the references of each image -> a metric's statistics."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What captions of a split scored."""
+    """Captions of some images and what they scored."""
 
-    bleu: tuple[float, ...]
-    """BLEU-1 to BLEU-4, times 100."""
-    exact: float
-    """Percentage of captions that equal one of their references, token for token."""
-    distinct: int
-    """How many different captions there are."""
-    images: int
-    references: float
-    """Mean number of references an image."""
-    results: tuple[dict[str, int | str], ...]
-    """COCO's results format: one {"image_id", "caption"} an image, in the order of the split."""
+    images: tuple[CaptionedImage, ...]
+    captions: tuple[str, ...]
+    hypotheses: tuple[Tokens, ...]
+    """The tokens of `captions`."""
+    references: tuple[tuple[Tokens, ...], ...]
+    """The tokens of each image's references."""
+    metrics: tuple[Statistics, ...]
+    """BLEU-1 to BLEU-4, CIDEr-D, ROUGE-L, then what else was asked for."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The score of each metric by its name, times 100."""
+        return {metric.name: metric.score for metric in self.metrics}
 
     @property
     def rank(self) -> tuple[float, ...]:
         """What decides which of two evaluations is better: BLEU-4, then 3, 2 and 1.
 
-        On a few validation pictures BLEU-4 is often 0; the lower orders still tell.
+        On a few validation pictures no 4-gram may match; the lower orders still tell. The protocol's small constants
+        leave such a BLEU below 0.1, more where captions are shorter: that is no merit.
         """
-        return self.bleu[::-1]
+        return tuple(metric.score if metric.score > 0.1 else 0.0 for metric in self.metrics[3::-1])
+
+    @property
+    def exact(self) -> float:
+        """Percentage of captions that equal one of their references, token for token."""
+        pairs = zip(self.hypotheses, self.references, strict=True)
+        return 100.0 * sum(hypothesis in group for hypothesis, group in pairs) / len(self.captions)
+
+    @property
+    def distinct(self) -> int:
+        """How many different captions there are."""
+        return len(set(map(tuple, self.hypotheses)))
+
+    @property
+    def length(self) -> float:
+        """Mean number of words of a caption."""
+        return sum(map(len, self.hypotheses)) / len(self.hypotheses)
+
+    @property
+    def reference_length(self) -> float:
+        """Mean number of words of a reference."""
+        return sum(len(tokens) for group in self.references for tokens in group) / sum(map(len, self.references))
+
+    @property
+    def references_each(self) -> float:
+        """Mean number of references an image."""
+        return sum(map(len, self.references)) / len(self.references)
+
+    @property
+    def results(self) -> list[dict[str, int | str]]:
+        """COCO's results format: one {"image_id", "caption"} an image."""
+        pairs = zip(self.images, self.captions, strict=True)
+        return [{"image_id": image.image_id, "caption": caption} for image, caption in pairs]
+
+    @cached_property
+    def habits(self) -> tuple[Degeneration, Degeneration]:
+        """What the captions, and all references, do that a degenerate model does more."""
+        return measure(self.hypotheses), measure(tokens for group in self.references for tokens in group)
+
+    @cached_property
+    def complaint(self) -> str:
+        """One line that calls out a degenerate model; "" for a sound one."""
+        return complaint(self.hypotheses, *self.habits)
 
     def summary(self) -> dict[str, float]:
         """The scores by name, rounded for logs and model files."""
-        scores = {f"bleu{n}": round(score, 2) for n, score in enumerate(self.bleu, 1)}
+        scores = {name: round(score, 2) for name, score in self.scores.items()}
         return {
             **scores,
             "exact": round(self.exact, 2),
             "distinct": self.distinct,
-            "images": self.images,
-            "references": round(self.references, 2),
+            "images": len(self.images),
+            "references": round(self.references_each, 2),
         }
 
+    def intervals(self, resamples: int) -> dict[str, tuple[float, float]]:
+        """95% bootstrap intervals of the scores, over images, by the metric's name."""
+        samples = bootstrap(self.metrics, resamples=resamples)
+        return {metric.name: interval(row) for metric, row in zip(self.metrics, samples, strict=True)}
 
-def evaluate(images: Sequence[CaptionedImage], captions: Iterable[Caption]) -> Evaluation:
-    """Scores one caption an image, in the order of `images`; raises ValueError where they do not pair up."""
-    texts = [caption.text for caption in captions]
-    hypotheses = [tokenise(text) for text in texts]
-    references = [[tokenise(reference) for reference in image.captions] for image in images]
-    scores = bleu(hypotheses, references)
-    exact = sum(hypothesis in against for hypothesis, against in zip(hypotheses, references, strict=True))
-    return Evaluation(
-        bleu=scores,
-        exact=100.0 * exact / len(texts),
-        distinct=len(set(texts)),
-        images=len(texts),
-        references=sum(map(len, references)) / len(texts),
-        results=tuple({"image_id": image.image_id, "caption": text} for image, text in zip(images, texts, strict=True)),
-    )
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of two sets of captions, on the same images and the same references."""
+
+    name: str
+    ours: float
+    theirs: float
+    low: float
+    """`low` to `high`: the 95% bootstrap interval of ours - theirs."""
+    high: float
+    better: float
+    """Share of the resamples in which ours is the higher, 0..1."""
+
+
+def evaluate(images: Sequence[CaptionedImage], captions: Sequence[str], *, also: Sequence[Measure] = ()) -> Evaluation:
+    """Scores one caption an image, in the order of `images`, with `also` measured after the usual metrics.
+
+    Raises ValueError where captions and images do not pair up.
+    """
+    hypotheses = tuple(map(tokenise, captions))
+    references = tuple(tuple(map(tokenise, image.captions)) for image in images)
+    metrics = _metrics(hypotheses, references, also)
+    return Evaluation(tuple(images), tuple(captions), hypotheses, references, metrics)
+
+
+def _metrics(
+    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], also: Sequence[Measure] = ()
+) -> tuple[Statistics, ...]:
+    others = (measure(hypotheses, references) for measure in (cider, rouge, *also))
+    return (*bleu(hypotheses, references), *others)
+
+
+def compare(ours: Evaluation, theirs: Evaluation, *, resamples: int) -> list[Difference]:
+    """How two sets of captions of the same images differ, metric by metric, by a paired bootstrap over the images."""
+    return _differences([(ours.metrics, theirs.metrics)], resamples)
+
+
+def compare_with_people(evaluation: Evaluation, *, resamples: int, also: Sequence[Measure] = ()) -> list[Difference]:
+    """The captions, and one person's, against the same other references: both face one reference less.
+
+    The person is each image's first reference, then its second, and so on to the smallest number that an image has;
+    scores are averaged over these choices. Raises ValueError where an image has fewer than two references.
+    """
+    choices = min(map(len, evaluation.references))
+    if choices < 2:
+        raise ValueError("An image has fewer than two references.")
+    pairs = []
+    for choice in range(choices):
+        people = [group[choice] for group in evaluation.references]
+        others = [(*group[:choice], *group[choice + 1 :]) for group in evaluation.references]
+        pairs.append((_metrics(evaluation.hypotheses, others, also), _metrics(people, others, also)))
+    return _differences(pairs, resamples)
+
+
+def _differences(
+    pairs: Sequence[tuple[Sequence[Statistics], Sequence[Statistics]]], resamples: int
+) -> list[Difference]:
+    """One difference a metric, the mean over `pairs` of what (ours, theirs) scored."""
+    flat = [metric for ours, theirs in pairs for metric in (*ours, *theirs)]
+    names = [metric.name for metric in pairs[0][0]]
+    shape = (len(pairs), 2, len(names), -1)
+    scores = np.array([metric.score for metric in flat]).reshape(shape).mean(axis=(0, 3))
+    samples = bootstrap(flat, resamples=resamples).reshape(shape).mean(axis=0)
+    differences = samples[0] - samples[1]
+    return [
+        Difference(name, float(ours), float(theirs), *interval(row), better=float((row > 0).mean()))
+        for name, ours, theirs, row in zip(names, *scores, differences, strict=True)
+    ]

@@ -11,8 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-TOKENISER = "ptb-1"
-"""Name and version of the rules in `tokenise`; model files carry it, so a change of the rules cannot pass unseen."""
+TOKENISERS = ("ptb-1",)
+"""Every version of the rules in `tokenise` so far, the present one last; model files carry theirs."""
+TOKENISER = TOKENISERS[-1]
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")

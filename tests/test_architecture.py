@@ -15,7 +15,7 @@ FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"checkpoint", "datasets", "metrics"},
     {"generation"},
     {"evaluation"},
-    {"predictor", "training"},
+    {"predictor", "training", "report"},
     {"cli", "web"},
     {"__main__", "app", "train"},
 ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,6 +76,16 @@ def test_files_that_are_no_model_are_refused_with_a_sentence(small_file, tmp_pat
         assert "\n" not in str(caught.value)
     with pytest.raises(ModelFileError, match="update captioner"):
         read_header(tmp_path / "future")
+
+
+def test_a_model_keeps_the_tokeniser_it_was_trained_with(small_file, tmp_path):
+    """Files of earlier versions of the rules load, and a copy says which they were; an unknown version is refused."""
+    save_model(tmp_path / "first", replace(small_file, tokeniser="ptb-1"))
+    save_model(tmp_path / "second", load_model(tmp_path / "first"), half=True)
+    assert read_header(tmp_path / "second")["tokeniser"] == "ptb-1"
+    save_model(tmp_path / "third", replace(small_file, tokeniser="ptb-99"))
+    with pytest.raises(ModelFileError, match="tokeniser ptb-99"):
+        load_model(tmp_path / "third")
 
 
 def test_a_model_whose_tensors_do_not_fit_its_options_is_refused(small_file, tmp_path):

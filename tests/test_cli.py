@@ -121,46 +121,6 @@ def test_wrong_use_is_one_sentence_and_exit_2(arguments, said, model, tmp_path, 
     assert out == ""
 
 
-def data_set(photos):
-    (photos / "captions.csv").write_text(
-        "image,caption,split\na.jpg,A dog runs.,val\na.jpg,The red cat!,val\nb.png,a dog,val\ndeep/er/c.webp,x,train\n"
-    )
-    return photos
-
-
-def test_evaluate_captions_each_picture_once(model, photos, tmp_path, capsys):
-    """BLEU-1 to BLEU-4 on standard output, and one prediction a picture in COCO's results format."""
-    predictions = tmp_path / "out.json"
-    arguments = ["evaluate", data_set(photos), "--split", "dev", "--model", model, "--predictions", predictions]
-    status, out, err = call(capsys, *arguments)
-    assert status == 0, err
-    for name in ("BLEU-1", "BLEU-4", "2 pictures", "1.50 references", "fit squash to 64"):
-        assert name in out
-    results = json.loads(predictions.read_text())
-    assert [result["image_id"] for result in results] == ["a.jpg", "b.png"]
-    captioner = Captioner.load(model, "cpu")
-    assert results[0]["caption"] == captioner(photos / "a.jpg").text
-    status, out, _ = call(capsys, *arguments, "--fit", "pad", "--image-size", "96")
-    assert "fit pad to 96" in out
-
-
-def test_evaluate_stops_at_bad_pictures_unless_told_to_skip_them(model, photos, tmp_path, capsys):
-    """The check covers the split that is asked for: exit 2 with names, or the rest with --skip-bad."""
-    data_set(photos)
-    (photos / "b.png").write_bytes(b"no photo")
-    arguments = ["evaluate", photos, "--model", model, "--predictions", tmp_path / "out.json"]
-    status, out, err = call(capsys, *arguments)
-    assert status == 2
-    assert "b.png" in err
-    assert not (tmp_path / "out.json").exists()
-    status, out, _ = call(capsys, *arguments, "--skip-bad")
-    assert status == 0
-    assert "1 pictures" in out
-    status, _, err = call(capsys, *arguments, "--split", "test")
-    assert status == 2
-    assert "train (1 images)" in err
-
-
 def test_info_says_what_a_file_holds(model, capsys):
     """Options, vocabulary and provenance, for people and as JSON."""
     _, out, _ = call(capsys, "info", model)

@@ -245,7 +245,7 @@ def test_a_run_leaves_a_model_a_log_and_a_resume_file(drawings, tmp_path):
     assert names == {"best.safetensors", "last.safetensors", "log.jsonl", "resume.pt"}
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
-    assert all(line["gradient_norm"] > 0 and "bleu4" in line["val"] for line in lines)
+    assert all(line["gradient_norm"] > 0 and "BLEU-4" in line["val"] for line in lines)
     assert sum(line.startswith("epoch ") for line in said) == 2
     header = read_header(best)
     assert header["provenance"]["pictures"] == {"train": 36, "val": 4}

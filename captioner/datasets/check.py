@@ -30,12 +30,14 @@ def check_dataset(
     *,
     splits: Iterable[str] | None = None,
     skip_bad: bool = False,
+    pictures: bool = True,
     report: Callable[[str], object] = print,
 ) -> Dataset:
     """The data set without what is missing, unreadable or in two splits; all of it is in `problems`.
 
     Only the pictures of `splits` (default: all) are opened; those of other splits stay as they are. Byte-identical
     pictures of two of these splits stay in the later one of train, val, test: what is scored must not be trained on.
+    Without `pictures`, for captions that are there already, none is opened.
 
     Raises:
         DataError: there is any problem, unless `skip_bad`, which reports the problems and goes on.
@@ -43,19 +45,7 @@ def check_dataset(
     """
     wanted = SPLITS if splits is None else tuple(map(split_name, splits))
     images = [image for image in dataset.images if image.split in wanted]
-    threads = os.cpu_count() or 1  # Pillow decodes outside the interpreter's lock
-    with ThreadPoolExecutor(threads) as pool:
-        results = tqdm(
-            pool.map(_examine, images),
-            total=len(images),
-            desc="checking",
-            unit="picture",
-            leave=False,
-            disable=None,  # no bar where standard error is no terminal
-        )
-        examined = list(zip(images, results, strict=True))
-    bad = {image.name: Problem(kind, image.name) for image, (kind, _) in examined if kind}
-    bad |= _repeated([(image, digest) for image, (_, digest) in examined if digest])
+    bad = _bad_pictures(images) if pictures else {}
     problems = (*dataset.problems, *bad.values())
     if not problems:
         return dataset
@@ -70,6 +60,24 @@ def check_dataset(
     )
     report(f"{found}\nGoing on with {left} pictures.")
     return replace(dataset, images=kept, problems=problems)
+
+
+def _bad_pictures(images: list[CaptionedImage]) -> dict[str, Problem]:
+    """What is wrong with these pictures, by name; each file is read and decoded to its end."""
+    threads = os.cpu_count() or 1  # Pillow decodes outside the interpreter's lock
+    with ThreadPoolExecutor(threads) as pool:
+        results = tqdm(
+            pool.map(_examine, images),
+            total=len(images),
+            desc="checking",
+            unit="picture",
+            leave=False,
+            disable=None,  # no bar where standard error is no terminal
+        )
+        examined = list(zip(images, results, strict=True))
+    bad = {image.name: Problem(kind, image.name) for image, (kind, _) in examined if kind}
+    bad |= _repeated([(image, digest) for image, (_, digest) in examined if digest])
+    return bad
 
 
 def summarise(problems: Iterable[Problem]) -> str:

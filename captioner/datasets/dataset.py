@@ -100,6 +100,11 @@ class Dataset:
         first = f"{self.kind} at {self.path}: {len(self.images):,} images, {captions:,} captions ({splits or 'empty'})"
         return "\n".join([first, *(f"  {note}" for note in self.notes)])
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that hold a picture."""
+        return tuple(self._counts())
+
     def _counts(self) -> dict[str, int]:
         counts = Counter(image.split for image in self.images)
         return {split: counts[split] for split in SPLITS if counts[split]}

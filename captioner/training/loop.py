@@ -31,7 +31,7 @@ from captioner.files import write_atomically
 from captioner.generation import Caption, caption_features
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import SearchOptions, flag
-from captioner.text import Vocabulary
+from captioner.text import TOKENISER, Vocabulary
 from captioner.training.likelihood import cross_entropy
 from captioner.training.resume import StopRequest, random_states, restore_random_states, stop_on_signal
 from captioner.training.setup import (
@@ -214,12 +214,13 @@ class Run:
         self._save_resume()
         self.report(
             f"epoch {progress.epoch}/{training.epochs}  loss {loss:.3f}  |gradient| {norm:.2f}  "
-            f"val BLEU-1 {scores['bleu1']:.1f}  BLEU-4 {scores['bleu4']:.1f}  exact {scores['exact']:.1f}%  "
+            f"val BLEU-1 {scores['BLEU-1']:.1f}  BLEU-4 {scores['BLEU-4']:.1f}  CIDEr-D {scores['CIDEr-D']:.1f}  "
+            f"exact {scores['exact']:.1f}%  "
             f"distinct {scores['distinct']}/{scores['images']}  "
             f"{seconds['train']:.0f} + {seconds['validate']:.0f} s{'  best' if improved else ''}"
         )
-        if scores["images"] >= 20 and scores["distinct"] < 0.02 * scores["images"]:
-            self.report("  Nearly every picture gets the same caption: the model is not looking at the pictures yet.")
+        if evaluation.complaint:
+            self.report(f"  {evaluation.complaint}")
         for index in range(0, len(captions), math.ceil(len(captions) / 3)):
             image = self.val_images[index]
             self.report(f"  {image.name}: {captions[index].text}   [{image.captions[0]}]")
@@ -234,7 +235,7 @@ class Run:
             for features in self._validation_features():
                 captions += caption_features(self.model.decoder, features, self.vocabulary, search)
                 bar.update(len(features))
-        return evaluate(self.val_images, captions), captions
+        return evaluate(self.val_images, [caption.text for caption in captions]), captions
 
     def _validation_features(self) -> Iterator[Tensor]:
         """Features of the validation pictures, as fast as they can be had."""
@@ -268,11 +269,13 @@ class Run:
         for features in self._encode_validation("float32"):
             for search, found in captions.items():
                 found += caption_features(self.model.decoder, features, self.vocabulary, search)
-        results = {search: evaluate(self.val_images, found) for search, found in captions.items()}
+        results = {
+            search: evaluate(self.val_images, [caption.text for caption in found]) for search, found in captions.items()
+        }
         for search, evaluation in results.items():
             self.report(
                 f"  beam {search.beam_size}, length penalty {search.length_penalty}: "
-                f"val BLEU-1 {evaluation.bleu[0]:.2f}, BLEU-4 {evaluation.bleu[3]:.2f}"
+                f"val BLEU-1 {evaluation.scores['BLEU-1']:.2f}, BLEU-4 {evaluation.scores['BLEU-4']:.2f}"
             )
         search = max(results, key=lambda search: results[search].rank)
         scores = results[search].summary()
@@ -330,8 +333,8 @@ def learning_rate(step: int, steps: int, *, warmup: float) -> float:
 
 
 def fingerprint(data: Dataset) -> str:
-    """A hash of the names and captions of the training and validation splits."""
-    digest = hashlib.sha256()
+    """A hash of the names and captions of the training and validation splits, and of the rules that make tokens."""
+    digest = hashlib.sha256(TOKENISER.encode())
     for split in ("train", "val"):
         for image in data.split(split):
             digest.update(repr((split, image.name, image.captions)).encode())
@@ -431,8 +434,8 @@ def _resumed(state: dict[str, Any], data: Dataset, given: Given, *, output: Path
                     )
         if state["data"] != fingerprint(data):
             raise OptionError(
-                f"The data set is not the one that the run in {output} was started with: give the same one, or start a "
-                "new run with another --output."
+                f"The data set, or how captions become tokens, is not what the run in {output} was started with: give "
+                "the same data set, or start a new run with another --output."
             )
         model = CaptionModel(ModelOptions(options.image, options.encoder, options.decoder, len(vocabulary)))
         model.load_state_dict(state["model"])  # before the run is made: cached features depend on the weights

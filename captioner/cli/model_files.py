@@ -1,0 +1,58 @@
+"""`info` and `export`: what a model file holds, and a copy of it for shipping."""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from captioner.cli.parser import Commands
+
+
+def add(commands: Commands) -> None:
+    """Adds the commands and their options."""
+    info = commands.add_parser("info", help="say what a model file holds and where it came from")
+    info.add_argument("model", nargs="?", type=Path, help="a model file (default: the bundled model)")
+    info.add_argument("--json", action="store_true", help="the whole header as JSON")
+    info.set_defaults(run=run_info)
+
+    export = commands.add_parser("export", help="copy a model file in half precision, for shipping")
+    export.add_argument("model", type=Path, help="a model file, such as best.safetensors of a run")
+    export.add_argument("output", type=Path, help="the file to write")
+    export.add_argument("--note", help="what whoever uses the model should know: its terms, what it gets wrong")
+    export.set_defaults(run=run_export)
+
+
+def run_info(chosen: argparse.Namespace) -> int:
+    """Prints a model file's header."""
+    from captioner.checkpoint import BUNDLED, read_header
+
+    path = chosen.model or BUNDLED
+    header = read_header(path)
+    if chosen.json:
+        print(json.dumps(header, ensure_ascii=False))
+        return 0
+    print(f"file           {path} ({path.stat().st_size / 1e6:.1f} MB, format {header['format']})")
+    for name in ("image", "encoder", "decoder", "search"):
+        print(f"{name:14} " + ", ".join(f"{key} {value}" for key, value in header[name].items()))
+    print(f"vocabulary     {len(header['vocabulary']):,} words, tokeniser {header['tokeniser']}")
+    origin = header["provenance"]
+    if isinstance(origin.get("starting_weights"), dict):  # a whole record of its own; --json has it
+        origin["starting_weights"] = f"a model trained on {origin['starting_weights'].get('data', 'other data')}"
+    for key, value in origin.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {part}" for name, part in value.items()) or "nothing"
+        print(f"{key:14} {value}")
+    return 0
+
+
+def run_export(chosen: argparse.Namespace) -> int:
+    """Writes the copy."""
+    from captioner.checkpoint import load_model, save_model
+
+    file = load_model(chosen.model)
+    if chosen.note:
+        file = replace(file, provenance={**file.provenance, "note": chosen.note})
+    save_model(chosen.output, file, half=True)
+    print(f"{chosen.output}: {chosen.output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+    return 0

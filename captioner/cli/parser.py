@@ -1,0 +1,14 @@
+"""What the commands' parsers share."""
+
+import argparse
+from typing import TypeAlias
+
+from captioner.options import DEVICES_HELP
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose a model and where it runs."""
+    parser.add_argument("--model", metavar="FILE", help="a model file (default: the bundled model)")
+    parser.add_argument("--device", default="auto", help=DEVICES_HELP + " (default: %(default)s)")
