@@ -1,6 +1,7 @@
 """The promises of `python -m captioner evaluate`, kept through the real door."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_a_model_captions_each_picture_once(data, model, tmp_path, capsys):
     assert status == 0, err
     for part in ("BLEU-1", "BLEU-4", "CIDEr-D", "ROUGE-L", "3 images, 6 references (2.00 each)", "fit squash to 64"):
         assert part in out
-    assert "of the model's 10 words used" in out
+    assert "of 10 (" in out
     found = json.loads(predictions.read_text())
     assert [result["image_id"] for result in found] == ["a.png", "b.png", "c.png"]
     captioner = Captioner.load(model, "cpu")
@@ -202,7 +203,7 @@ def test_empty_captions_are_scored_and_said(data, results, capsys):
     """An empty caption is a caption, if a bad one."""
     status, out, _ = call(capsys, data, "--results", results([*GOOD[:2], {"image_id": "c.png", "caption": " . "}]))
     assert status == 0
-    assert "33.3% of the captions have no word" in out
+    assert re.search(r"have no word +33.3%", out)
 
 
 def test_numbers_may_be_written_as_text(tmp_path, results, capsys):

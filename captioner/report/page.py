@@ -22,7 +22,7 @@ import numpy as np
 from captioner.errors import ImageError
 from captioner.evaluation import Difference, Evaluation
 from captioner.images import read_image
-from captioner.report.scores import Report
+from captioner.report.scores import Report, habits
 from captioner.text import TOKENISER, tokenise
 
 CARDS = 1000
@@ -114,7 +114,7 @@ def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -
 
 
 def _scores(report: Report) -> _Html:
-    intervals = report.evaluation.intervals(report.resamples)
+    intervals = report.intervals
     end = max([100, *(math.ceil(high) for _, high in intervals.values())])  # CIDEr-D may go beyond 100
     rows = []
     for name, score in report.evaluation.scores.items():
@@ -137,19 +137,7 @@ def _interval(text: str, values: tuple[float, float, float], ends: tuple[float, 
 
 
 def _habits(report: Report) -> _Html:
-    evaluation = report.evaluation
-    ours, people = evaluation.habits
-    distinct = f"{evaluation.distinct:,} ({evaluation.distinct / len(evaluation.captions):.1%})"
-    rows = [
-        ("words a caption", f"{evaluation.length:.1f}", f"{evaluation.reference_length:.1f}"),
-        ("equal a reference", f"{evaluation.exact:.1f}%", "–"),
-        ("different captions", distinct, "–"),
-        ("repeat themselves", f"{ours.repeating:.1%}", f"{people.repeating:.1%}"),
-        ("end in the middle of a phrase", f"{ours.unfinished:.1%}", f"{people.unfinished:.1%}"),
-    ]
-    if report.vocabulary:
-        used, size = report.vocabulary
-        rows.insert(3, (f"of the model's {size:,} words used", f"{used:,} ({used / size:.1%})", "–"))
+    rows = [(name, ours, theirs or "–") for name, ours, theirs in habits(report)]
     return _table("Habits", ("habit", "captions", "references"), rows)
 
 
@@ -258,7 +246,7 @@ def _picture(evaluation: Evaluation, index: int) -> _Html | None:
 def _marked(caption: str, references: Iterable[Sequence[str]]) -> _Html:
     """The caption with a mark on each word that none of the references has."""
     known = {word for tokens in references for word in tokens}
-    # No token reaches over white space, so the pieces have the tokens of the whole.
+    # Hardly a token reaches over white space, so the pieces have the tokens of the whole.
     pieces = re.split(r"(\s+)", caption)
     marks = ("$piece" if known.issuperset(tokenise(piece)) else "<mark>$piece</mark>" for piece in pieces)
     return _join(_fill(mark, piece=piece) for mark, piece in zip(marks, pieces, strict=True))

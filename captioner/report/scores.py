@@ -46,23 +46,9 @@ def table(report: Report) -> str:
     for name, score in evaluation.scores.items():
         low, high = report.intervals[name]
         lines.append(f"{name:10}{score:7.2f}   {low:.2f} to {high:.2f}")
-    ours, people = evaluation.habits
-    count = len(evaluation.captions)
-    lines += [
-        "",
-        f"length      {evaluation.length:.1f} words a caption (references {evaluation.reference_length:.1f})",
-        f"exact       {evaluation.exact:.1f}% equal a reference",
-        f"distinct    {evaluation.distinct:,} different captions ({evaluation.distinct / count:.1%})",
-    ]
-    if report.vocabulary:
-        used, size = report.vocabulary
-        lines.append(f"vocabulary  {used:,} of the model's {size:,} words used ({used / size:.1%})")
-    lines += [
-        f"repeating   {ours.repeating:.1%} repeat themselves (references {people.repeating:.1%})",
-        f"unfinished  {ours.unfinished:.1%} end in the middle of a phrase (references {people.unfinished:.1%})",
-    ]
-    if ours.empty:
-        lines.append(f"empty       {ours.empty:.1%} of the captions have no word")
+    lines.append("")
+    for name, value, of_references in habits(report):
+        lines.append(f"{name:32}{value}{f' (references {of_references})' if of_references else ''}")
     if report.compared:
         name, differences = report.compared
         lines += ["", *_difference_lines(f"against {name}", ("ours", "theirs"), differences)]
@@ -72,6 +58,26 @@ def table(report: Report) -> str:
     if evaluation.complaint:
         lines += ["", evaluation.complaint]
     return "\n".join(lines)
+
+
+def habits(report: Report) -> list[tuple[str, str, str]]:
+    """What the captions are like, beside the scores: a name, the captions' value, and the references' ("": none)."""
+    evaluation = report.evaluation
+    ours, people = evaluation.habits
+    count = len(evaluation.captions)
+    rows = [
+        ("words a caption", f"{evaluation.length:.1f}", f"{evaluation.reference_length:.1f}"),
+        ("equal a reference", f"{evaluation.exact:.1f}%", ""),
+        ("different captions", f"{evaluation.distinct:,} of {count:,} ({evaluation.distinct / count:.1%})", ""),
+        ("repeat themselves", f"{ours.repeating:.1%}", f"{people.repeating:.1%}"),
+        ("end in the middle of a phrase", f"{ours.unfinished:.1%}", f"{people.unfinished:.1%}"),
+    ]
+    if ours.empty:
+        rows.append(("have no word", f"{ours.empty:.1%}", f"{people.empty:.1%}"))
+    if report.vocabulary:
+        used, size = report.vocabulary
+        rows.append(("words of the model's used", f"{used:,} of {size:,} ({used / size:.1%})", ""))
+    return rows
 
 
 def _difference_lines(title: str, sides: tuple[str, str], differences: Sequence[Difference]) -> Iterator[str]:
