@@ -163,7 +163,7 @@ def test_the_page_is_written(data, results, tmp_path, capsys):
         ([*GOOD[:2], {"image_id": "c.png", "caption": 5}], "malformed result: 1 (the caption of c.png is no text)"),
         (
             [*GOOD, {"caption": "x"}, 7, {"image_id": True}],
-            "malformed result: 3 ([3] has no image_id, [4] has no image_id",
+            "malformed result: 3 ([3] has no usable image_id, [4] has",
         ),
         ([{"image_id": 391895, "caption": "x"}], "choose another --split or data set"),
     ],

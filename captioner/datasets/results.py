@@ -40,7 +40,7 @@ def read_results(
     for index, entry in enumerate(entries):
         image_id, caption = (entry.get("image_id"), entry.get("caption")) if isinstance(entry, dict) else (None, None)
         if isinstance(image_id, bool) or not isinstance(image_id, int | str):
-            problems.append(Problem(MALFORMED, f"[{index}] has no image_id"))
+            problems.append(Problem(MALFORMED, f"[{index}] has no usable image_id"))
         elif str(image_id) not in names:
             problems.append(Problem(UNKNOWN, str(image_id)))
         elif not isinstance(caption, str):
