@@ -31,6 +31,12 @@ PIECES = [
     "<b> </b> <br/> <a <i>x</i> -> <- << <a@b.com> &lt; &gt; &quot; &apos; &#39; &nbsp; \u00a0 \t \u3000",
 ]
 
+ODDER = [
+    "y'know whatcha more'n 5p.m. 1,00 3/4 ¾ pp. approx. lb. i.e. e.t.c. w.c. t.v. B.B.Q. A.B 3-d x-ray jack-o'-lantern",
+    "http://flickr.com/photos/x_y-1. https://x.org/a?b=c foo.co.uk www.a.org/b x.y@z.org @5 n° №5 5° m² red/white/blue",
+    "soft\u00adhyphen \ufeff \x07 a\x07b ﬁ ㎡ ก ñ ß İ ẞ Σ ΟΣ ος हिन्दी العربية עברית 日本語、です。 ａｂｃ １２ 𝐀 𠀀 <b <br",
+]
+
 DIFFERENT = [
     # caption, the evaluation's tokens, ours
     ("♥foo.com", "♥foo.com", "♥ foo.com"),  # a symbol can start the name of a web site there
@@ -99,6 +105,27 @@ def test_generated_captions_have_the_evaluations_tokens():
         return chance.choice(["{}"] * 6 + ["({})", '"{}"', "{},", "{}!", "{};", "{}?", "“{}”", "[{}]"]).format(text)
 
     assert_identical([" ".join(piece() for _ in range(chance.randint(1, 7))) for _ in range(30_000)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("glued", "most"), [(0.0, 0.0005), (0.1, 0.01)])
+def test_odd_mixtures_hardly_differ(glued, most):
+    """Of 100,000 captions of odd pieces, with a share of the spaces between them taken away, at most this share differs."""
+    chance = random.Random(2)
+    pieces = [group.split(" ") for group in (*PIECES, *ODDER)]
+
+    def caption():
+        text = ""
+        for _ in range(chance.randint(1, 7)):
+            text += chance.choice([str] * 8 + [str.upper, str.capitalize])(chance.choice(chance.choice(pieces)))
+            text += "" if chance.random() < glued else " "
+        return text
+
+    captions = [caption() for _ in range(100_000)]
+    theirs = evaluation_tokens(captions)
+    differ = sum(tokenise(one) != tokens for one, tokens in zip(captions, theirs, strict=True))
+    print(f"{differ} of {len(captions):,} differ with {glued:.0%} of the spaces taken away")
+    assert differ <= most * len(captions)
 
 
 def test_where_the_two_are_known_to_differ():

@@ -76,7 +76,7 @@ def habits(report: Report) -> list[tuple[str, str, str]]:
         rows.append(("have no word", f"{ours.empty:.1%}", f"{people.empty:.1%}"))
     if report.vocabulary:
         used, size = report.vocabulary
-        rows.append(("words of the model's used", f"{used:,} of {size:,} ({used / size:.1%})", ""))
+        rows.append(("model's words used", f"{used:,} of {size:,} ({used / size:.1%})", ""))
     return rows
 
 
