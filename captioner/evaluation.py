@@ -76,12 +76,6 @@ class Evaluation:
         """Mean number of references an image."""
         return sum(map(len, self.references)) / len(self.references)
 
-    @property
-    def results(self) -> list[dict[str, int | str]]:
-        """COCO's results format: one {"image_id", "caption"} an image."""
-        pairs = zip(self.images, self.captions, strict=True)
-        return [{"image_id": image.image_id, "caption": caption} for image, caption in pairs]
-
     @cached_property
     def habits(self) -> tuple[Degeneration, Degeneration]:
         """What the captions, and all references, do that a degenerate model does more."""

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +63,7 @@ def add(commands: Commands) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Scores the captions; 2 where a file could not be written, after everything else is done."""
     _check(chosen)
+    from captioner.datasets.results import results_text
     from captioner.evaluation import compare, compare_with_people, evaluate
     from captioner.report.scores import Report, record, table
 
@@ -71,6 +72,8 @@ def run(chosen: argparse.Namespace) -> int:
     data, images, ours, theirs = _read(chosen, check_pictures=captioner is not None)
     if captioner:
         ours = _caption(captioner, chosen, images)
+    # Before anything else can go wrong: captioning may have taken an hour.
+    written = _write(chosen.predictions, lambda: results_text(images, ours))
 
     evaluation = evaluate(images, [ours[image.name] for image in images], also=also)
     report = Report({**_facts(chosen, captioner), "data": data}, evaluation, chosen.resamples)
@@ -85,7 +88,7 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.human:
         report = replace(report, people=compare_with_people(evaluation, resamples=chosen.resamples, also=also))
 
-    written = _write(chosen, report)
+    written = _write_report(chosen, report) and written
     print(json.dumps(record(report), ensure_ascii=False) if chosen.json else table(report))
     return 0 if written else 2
 
@@ -180,27 +183,29 @@ def _facts(chosen: argparse.Namespace, captioner: "Captioner | None") -> dict[st
     }
 
 
-def _write(chosen: argparse.Namespace, report: "Report") -> bool:
-    """Writes the files that were asked for; False where one could not be, which standard error names."""
-    from captioner.files import write_atomically
+def _write_report(chosen: argparse.Namespace, report: "Report") -> bool:
+    """Writes the files that were asked for; False where one could not be, which stops no other."""
     from captioner.report.page import page
     from captioner.report.scores import image_records
 
     def lines() -> str:
         return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in image_records(report))
 
-    def predictions() -> str:
-        return json.dumps(report.evaluation.results, ensure_ascii=False)
-
-    def write(path: Path, text: str) -> bool:
-        try:
-            write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-        except OSError as error:
-            print(f"{path} could not be written: {error.strerror or error}.", file=sys.stderr)
-            return False
-        print(f"Written: {path}.", file=sys.stderr)
-        return True
-
-    makers = ((chosen.predictions, predictions), (chosen.per_image, lines), (chosen.html, lambda: page(report)))
-    done = [write(path, make()) for path, make in makers if path]  # one that fails stops no other
+    done = [_write(chosen.per_image, lines), _write(chosen.html, lambda: page(report))]
     return all(done)
+
+
+def _write(path: Path | None, make: Callable[[], str]) -> bool:
+    """Writes a file if one is asked for; False where it could not be, which standard error says."""
+    from captioner.files import write_atomically
+
+    if path is None:
+        return True
+    text = make()
+    try:
+        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        print(f"{path} could not be written: {error.strerror or error}.", file=sys.stderr)
+        return False
+    print(f"Written: {path}.", file=sys.stderr)
+    return True

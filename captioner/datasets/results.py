@@ -4,12 +4,13 @@ A JSON list of {"image_id": ..., "caption": ...} (https://cocodataset.org/#forma
 where a data set has none, the file's name. A number written as text is the same id.
 """
 
+import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from captioner.datasets.check import summarise
-from captioner.datasets.dataset import CaptionedImage, Problem, read_json
+from captioner.datasets.dataset import CaptionedImage, Problem, plain_text, read_json
 from captioner.errors import DataError
 
 MISSING = "image without a result"
@@ -43,7 +44,7 @@ def read_results(
             problems.append(Problem(MALFORMED, f"[{index}] has no usable image_id"))
         elif str(image_id) not in names:
             problems.append(Problem(UNKNOWN, str(image_id)))
-        elif not isinstance(caption, str):
+        elif not isinstance(caption, str) or (caption.strip() and not plain_text(caption)):
             problems.append(Problem(MALFORMED, f"the caption of {image_id} is no text"))
             counts[str(image_id)] += 1
         else:
@@ -64,3 +65,9 @@ def read_results(
             raise DataError(f"{found}\nNothing is left to score: mend the file.")
         report(f"{found}\nGoing on with {len(kept):,} of {len(images):,} images.")
     return kept
+
+
+def results_text(images: Sequence[CaptionedImage], captions: Mapping[str, str]) -> str:
+    """A results file's content: the caption of each image, by the image's name, in the order of `images`."""
+    entries = [{"image_id": image.image_id, "caption": captions[image.name]} for image in images]
+    return json.dumps(entries, ensure_ascii=False)
