@@ -162,6 +162,10 @@ def test_the_page_is_written(data, results, tmp_path, capsys):
         ([*GOOD, {"image_id": "z.png", "caption": "x"}], "result for an image that is not there: 1 (z.png)"),
         ([*GOOD[:2], {"image_id": "c.png", "caption": 5}], "malformed result: 1 (the caption of c.png is no text)"),
         (
+            [*GOOD[:2], {"image_id": "c.png", "caption": "\ud800"}],
+            "malformed result: 1 (the caption of c.png is no text)",
+        ),
+        (
             [*GOOD, {"caption": "x"}, 7, {"image_id": True}],
             "malformed result: 3 ([3] has no usable image_id, [4] has",
         ),
