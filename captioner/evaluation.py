@@ -3,6 +3,7 @@
 Knows nothing of networks: the captions may be anybody's.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +73,17 @@ class Evaluation:
         return sum(len(tokens) for group in self.references for tokens in group) / sum(map(len, self.references))
 
     @property
+    def longest(self) -> int:
+        """Words of the longest caption."""
+        return max(map(len, self.hypotheses))
+
+    @property
+    def length_ratio(self) -> float:
+        """The captions' words over those of their closest references: below 1, BLEU's brevity penalty falls."""
+        words, closest = self.metrics[0].counts[:, :2].sum(axis=0)
+        return float(words / closest) if closest else math.inf
+
+    @property
     def references_each(self) -> float:
         """Mean number of references an image."""
         return sum(map(len, self.references)) / len(self.references)
@@ -113,8 +125,8 @@ class Difference:
     low: float
     """`low` to `high`: the 95% bootstrap interval of ours - theirs."""
     high: float
-    better: float
-    """Share of the resamples in which ours is the higher, 0..1."""
+    higher: float
+    """Share of the resamples in which ours is the higher, 0..1; a tie counts half."""
 
 
 def evaluate(images: Sequence[CaptionedImage], captions: Sequence[str], *, also: Sequence[Measure] = ()) -> Evaluation:
@@ -168,6 +180,6 @@ def _differences(
     samples = bootstrap(flat, resamples=resamples).reshape(shape).mean(axis=0)
     differences = samples[0] - samples[1]
     return [
-        Difference(name, float(ours), float(theirs), *interval(row), better=float((row > 0).mean()))
+        Difference(name, float(ours), float(theirs), *interval(row), higher=float((np.sign(row).mean() + 1) / 2))
         for name, ours, theirs, row in zip(names, *scores, differences, strict=True)
     ]

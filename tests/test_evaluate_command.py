@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner import Captioner, cli
+from captioner import Captioner, cli, files
 from captioner.checkpoint import save_model
 from captioner.text import TOKENISER
 
@@ -75,7 +75,7 @@ def test_a_model_captions_each_picture_once(data, model, tmp_path, capsys):
     predictions = tmp_path / "out.json"
     status, out, err = call(capsys, data, "--split", "dev", "--model", model, "--predictions", predictions)
     assert status == 0, err
-    for part in ("BLEU-1", "BLEU-4", "CIDEr-D", "ROUGE-L", "3 images, 6 references (2.00 each)", "fit squash to 64"):
+    for part in ("BLEU-1", "BLEU-4", "CIDEr-D", "ROUGE-L", "3, with 6 references (2.00 each)", "fit squash to 64"):
         assert part in out
     assert "of 10 (" in out
     found = json.loads(predictions.read_text())
@@ -110,7 +110,7 @@ def test_json_says_all_that_the_table_says(data, results, capsys):
     status, out, _ = call(capsys, data, "--results", results(GOOD), "--compare", other, "--human", "--json")
     assert status == 0
     record = json.loads(out)
-    assert (record["images"], record["references"], record["tokeniser"]) == (3, 6, TOKENISER)
+    assert (record["split"], record["images"], record["references"], record["tokeniser"]) == ("val", 3, 6, TOKENISER)
     assert (record["length"], record["distinct"]) == (10 / 3, 3)
     for one in record["metrics"].values():
         assert one["low"] <= one["score"] <= one["high"]
@@ -126,7 +126,7 @@ def test_the_table_shows_the_comparison_and_the_person(data, results, capsys):
     """Ours, theirs, the difference with its interval; and the same against one person."""
     status, out, _ = call(capsys, data, "--results", results(GOOD), "--compare", results(GOOD, "b.json"), "--human")
     assert status == 0
-    assert "+0.00, +0.00 to +0.00" in out
+    assert "+0.00 (+0.00 to +0.00)        50.0% of resamples" in out
     assert "against one person, both with one reference less (1.00 each)" in out
     assert "model" not in out.replace("the model", "")
 
@@ -141,6 +141,7 @@ def test_the_worst_image_comes_first(data, results, tmp_path, capsys):
     scores = [one["scores"]["CIDEr-D"] for one in records]
     assert scores == sorted(scores)
     assert len(records) == 3
+    assert not any(one["repeats"] or one["unfinished"] for one in records)
 
 
 def test_the_page_is_written(data, results, tmp_path, capsys):
@@ -156,10 +157,14 @@ def test_the_page_is_written(data, results, tmp_path, capsys):
         ("nonsense", "not whole JSON (line 1, column 1"),
         ("", "not whole JSON"),
         ({"a.png": "A dog"}, "holds no results: they are a JSON list"),
-        ([], "image without a result: 3 (a.png, b.png, c.png)"),
+        ([], "holds no results"),
+        ([{"id": "a.png", "text": "A dog"}], "malformed result: 1 ([0] has no usable image_id)"),
         (GOOD[:2], "image without a result: 1 (c.png)"),
         ([*GOOD, GOOD[0]], "image with several results: 1 (a.png)"),
-        ([*GOOD, {"image_id": "z.png", "caption": "x"}], "result for an image that is not there: 1 (z.png)"),
+        (
+            [*GOOD, {"image_id": "z.png", "caption": "x"}],
+            "result for an image that is not among those to score: 1 (z.png)",
+        ),
         ([*GOOD[:2], {"image_id": "c.png", "caption": 5}], "malformed result: 1 (the caption of c.png is no text)"),
         (
             [*GOOD[:2], {"image_id": "c.png", "caption": "\ud800"}],
@@ -186,7 +191,7 @@ def test_skip_bad_scores_the_rest(data, results, capsys):
     status, out, err = call(capsys, data, "--results", results(content), "--skip-bad")
     assert status == 0
     assert "Going on with 2 of 3 images" in err
-    assert "2 images, 4 references" in out
+    assert "2, with 4 references" in out
     status, _, err = call(capsys, data, "--results", results([GOOD[0], GOOD[0]]), "--skip-bad")
     assert status == 2
     assert "Nothing is left" in err
@@ -197,7 +202,7 @@ def test_comparison_is_on_the_same_images(data, results, capsys):
     first, second = results(GOOD[:2], "first.json"), results(GOOD[1:], "second.json")
     status, out, _ = call(capsys, data, "--results", first, "--compare", second, "--skip-bad")
     assert status == 0
-    assert "1 images, 2 references" in out
+    assert "1, with 2 references" in out
     status, _, err = call(capsys, data, "--results", results(GOOD[:1], "first.json"), "--compare", second, "--skip-bad")
     assert status == 2
     assert "no image" in err
@@ -207,7 +212,7 @@ def test_empty_captions_are_scored_and_said(data, results, capsys):
     """An empty caption is a caption, if a bad one."""
     status, out, _ = call(capsys, data, "--results", results([*GOOD[:2], {"image_id": "c.png", "caption": " . "}]))
     assert status == 0
-    assert re.search(r"have no word +33.3%", out)
+    assert re.search(r"have no word +1 of 3", out)
 
 
 def test_numbers_may_be_written_as_text(tmp_path, results, capsys):
@@ -221,10 +226,61 @@ def test_numbers_may_be_written_as_text(tmp_path, results, capsys):
     good = [{"image_id": "7", "caption": "a dog"}, {"image_id": 8, "caption": "a cat"}]
     status, out, err = call(capsys, file, "--results", results(good))
     assert status == 0, err  # no picture is needed, and the only split is taken
-    assert "test: 2 images, 2 references (1.00 each)" in out
+    assert "2, with 2 references (1.00 each)" in out
     status, _, err = call(capsys, file, "--results", results([*good, {"image_id": 7, "caption": "a dog"}]))
     assert status == 2
     assert "several results: 1 (7)" in err
+
+
+def test_results_choose_their_split(data, results, tmp_path, capsys):
+    """Without --split the one that the results are of is scored, all of them where they are of several."""
+    one = {"image_id": "d.png", "caption": "x"}
+    for content, split, count in ((GOOD, "val", 3), ([one], "train", 1), ([*GOOD, one], "all", 4)):
+        status, out, err = call(capsys, data, "--results", results(content))
+        assert status == 0, err
+        assert f"split       {split}\nimages      {count}, with" in out
+    status, out, _ = call(capsys, data, "--results", results([*GOOD, one]), "--split", "all")
+    assert status == 0
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(40)]
+    captions = [{"image_id": number, "caption": f"dog {number}"} for number in range(40)]
+    file = tmp_path / "mine.json"  # a name that says nothing of a split: one is held out for training, not for scoring
+    file.write_text(json.dumps({"images": images, "annotations": captions}))
+    status, out, err = call(capsys, file, "--results", results(captions))
+    assert status == 0, err
+    assert "images      40, with 40 references" in out
+
+
+def test_images_may_be_called_by_their_files_names(tmp_path, results, capsys):
+    """COCO's by the file's name or a whole number with a point, as pandas writes it; not where two files share a name."""
+    images = [
+        {"id": number, "file_name": f"{folder}{number}.jpg"} for number, folder in ((7, "a/"), (8, "b/"), (9, ""))
+    ]
+    captions = [{"image_id": number, "caption": "a dog"} for number in (7, 8, 9)]
+    file = tmp_path / "captions_val2017.json"
+    file.write_text(json.dumps({"images": images, "annotations": captions}))
+    good = [{"image_id": name, "caption": "a dog"} for name in ("7.jpg", 8.0, "9")]
+    assert call(capsys, file, "--results", results(good))[0] == 0
+    status, _, err = call(capsys, file, "--results", results([*good, {"image_id": 7, "caption": "a cat"}]))
+    assert status == 2
+    assert "several results: 1 (7)" in err
+    images[1]["file_name"] = "b/7.jpg"
+    file.write_text(json.dumps({"images": images, "annotations": captions}))
+    status, _, err = call(capsys, file, "--results", results(good))
+    assert status == 2
+    assert "not among those to score: 1 (7.jpg)" in err
+
+
+def test_the_other_system_is_looked_at_too(tmp_path, results, capsys):
+    """--compare says what the other captions are like, and calls them out where they are degenerate."""
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(30)]
+    captions = [{"image_id": number, "caption": f"the dog number {number} runs"} for number in range(30)]
+    file = tmp_path / "captions_val2017.json"
+    file.write_text(json.dumps({"images": images, "annotations": captions}))
+    same = results([{**one, "caption": "a dog"} for one in captions], "same.json")
+    status, out, _ = call(capsys, file, "--results", results(captions), "--compare", same)
+    assert status == 0
+    assert "theirs: different captions 1 of 30" in out
+    assert f"{same}: Degenerate: only 1 different caption" in out
 
 
 def test_images_without_references_are_named(data, results, capsys):
@@ -244,7 +300,10 @@ def test_images_without_references_are_named(data, results, capsys):
         (["--results", "GOOD", "--beam-size", "3"], "leave --beam-size out"),
         (["--results", "GOOD", "--fit", "pad"], "leave --fit out"),
         (["--results", "GOOD", "--resamples", "1"], "--resamples is 1"),
+        (["--results", "GOOD", "--resamples", "1000000000"], "it must be from 10 to 100,000"),
         (["--results", "GOOD", "--html", "FOLDER"], "a folder: name a file"),
+        (["--results", "GOOD", "--html", "GOOD/report.html"], "cannot be written"),
+        (["--results", "GOOD", "--html", "/proc/nowhere/report.html"], "cannot be written"),
         (["--results", "GOOD", "--split", "train", "--human"], "None of its images"),
         (["--results", "ONE", "--split", "train", "--human"], "1 of 1 images have fewer than two references"),
         (["--results", "GOOD", "--split", "test"], "no images in its test split"),
@@ -252,25 +311,52 @@ def test_images_without_references_are_named(data, results, capsys):
 )
 def test_wrong_use_is_one_sentence_and_exit_2(data, results, tmp_path, arguments, said, capsys):
     """Nothing on standard output, no traceback."""
-    files = {
+    paths = {
         "GOOD": results(GOOD),
         "ONE": results([{"image_id": "d.png", "caption": "x"}], "one.json"),
         "FOLDER": tmp_path,
     }
-    status, out, err = call(capsys, data, *(files.get(argument, argument) for argument in arguments))
+    paths["GOOD/report.html"] = paths["GOOD"] / "report.html"
+    status, out, err = call(capsys, data, *(paths.get(argument, argument) for argument in arguments))
     assert (status, out) == (2, "")
     assert said in err
 
 
-def test_a_file_that_cannot_be_written_loses_nothing(data, results, tmp_path, capsys):
+def test_a_file_that_cannot_be_written_loses_nothing(data, results, tmp_path, capsys, monkeypatch):
     """The table and the other files come all the same; the status says that something failed."""
-    (tmp_path / "file").write_text("in the way")
-    bad, good = tmp_path / "file" / "report.html", tmp_path / "images.jsonl"
-    status, out, err = call(capsys, data, "--results", results(GOOD), "--html", bad, "--per-image", good)
+    bad, good = tmp_path / "images.jsonl", tmp_path / "report.html"
+    write = files.write_atomically
+
+    def full(path, fill):
+        if path == bad:
+            raise OSError(28, "No space left on device")
+        write(path, fill)
+
+    monkeypatch.setattr(files, "write_atomically", full)
+    status, out, err = call(capsys, data, "--results", results(GOOD), "--html", good, "--per-image", bad)
     assert status == 2
-    assert f"{bad} could not be written" in err
+    assert f"{bad} could not be written: No space left on device." in err
     assert "BLEU-4" in out
     assert good.exists()
+
+
+@pytest.mark.parametrize("output", ["--predictions", "--per-image", "--html"])
+def test_no_input_is_overwritten(data, results, tmp_path, output, capsys):
+    """An output that is the data, the results, the other results or another output is refused before anything is read."""
+    ours, theirs, captions = results(GOOD), results(GOOD, "theirs.json"), data / "captions.csv"
+    before = {path: path.read_bytes() for path in (ours, theirs, captions)}
+    for path in (ours, theirs, captions, data / ".." / "results.json"):
+        for source in (data, captions):
+            status, out, err = call(capsys, source, "--results", ours, "--compare", theirs, output, path)
+            assert (status, out) == (2, "")
+            assert f"{output} is {path}" in err
+            assert "name another file" in err
+    assert {path: path.read_bytes() for path in before} == before
+    same = tmp_path / "same"
+    status, _, err = call(capsys, data, "--results", ours, "--html", same, "--per-image", same, "--predictions", same)
+    assert status == 2
+    assert "which is --predictions too" in err
+    assert not same.exists()
 
 
 def test_bad_pictures_stop_it_unless_told_to_skip_them(data, model, tmp_path, capsys):
@@ -283,7 +369,7 @@ def test_bad_pictures_stop_it_unless_told_to_skip_them(data, model, tmp_path, ca
     assert not (tmp_path / "out.json").exists()
     status, out, _ = call(capsys, *arguments, "--skip-bad")
     assert status == 0
-    assert "2 images" in out
+    assert "images      2, with" in out
 
 
 def test_scoring_results_needs_no_network_s_library(data, results):

@@ -90,7 +90,7 @@ def test_a_system_does_not_differ_from_itself(dev):
     """The bootstrap of a comparison is paired: the same draws on both sides, so a copy differs by nothing at all."""
     evaluation = evaluate(dev[:50], [one.captions[0] for one in dev[:50]])
     for one in compare(evaluation, evaluation, resamples=100):
-        assert (one.ours - one.theirs, one.low, one.high, one.better) == (0, 0, 0, 0)
+        assert (one.ours - one.theirs, one.low, one.high, one.higher) == (0, 0, 0, 0.5)
 
 
 def test_a_clear_difference_is_seen(dev):
@@ -101,7 +101,7 @@ def test_a_clear_difference_is_seen(dev):
     for one in compare(people, strangers, resamples=200):
         assert one.low < one.ours - one.theirs < one.high
         assert one.low > 0
-        assert one.better == 1
+        assert one.higher == 1
 
 
 def test_the_bootstrap_of_a_mean_is_the_textbook_s():
@@ -153,15 +153,17 @@ REFERENCES = [caption for sentence in SENTENCES for caption in (sentence, ["one"
     ("captions", "said"),
     [
         (SENTENCES, ""),
-        ([SENTENCES[0]] * 25, "only 1 different captions for 25 images; 100% of the images get 'a small dog"),
-        ([SENTENCES[0]] * 10 + SENTENCES[10:], "40% of the images get 'a small dog runs on the grass'"),
+        ([SENTENCES[0]] * 25, "only 1 different caption for 25 images; 25 of 25 images get 'a small dog"),
+        ([SENTENCES[0]] * 10 + SENTENCES[10:], "10 of 25 images get 'a small dog runs on the grass'"),
         ([[*sentence, "with", "a"] for sentence in SENTENCES], "100.0% of the captions end in the middle of a phrase"),
         (
             [[*sentence, "grass"] for sentence in SENTENCES],
             "100.0% of the captions repeat themselves (references: 0.0%)",
         ),
         ([[*sentence, *sentence[:3]] for sentence in SENTENCES], "repeat themselves"),
-        ([[], *SENTENCES[1:]], "4.0% of the captions are empty"),
+        ([[]] * 5 + SENTENCES[5:], "20.0% of the captions have no word"),
+        ([[]] * 4 + SENTENCES[4:], ""),
+        ([[*SENTENCES[0], "of"], *SENTENCES[1:]], ""),
     ],
 )
 def test_a_degenerate_model_is_called_out(captions, said):

@@ -20,7 +20,7 @@ from captioner.datasets.dataset import CaptionedImage
 from captioner.evaluation import compare, compare_with_people, evaluate
 from captioner.report import page as module
 from captioner.report.page import page
-from captioner.report.scores import Report, image_records
+from captioner.report.scores import Comparison, Report, image_records
 from captioner.text import TOKENISER
 
 if TYPE_CHECKING:
@@ -172,9 +172,9 @@ def test_of_many_images_some_are_shown(tmp_path: Path, monkeypatch: pytest.Monke
     assert (captions[0], captions[-1]) == (ranked[0], ranked[-1])
     assert [ranked.index(caption or "") for caption in captions] == sorted(set(map(ranked.index, captions)))
     assert len(captions) == 3
-    assert "Shown are 3 of 4 images" in Reader(text).text
+    assert "On this page are 3 of 4 images" in Reader(text).text
     monkeypatch.undo()
-    assert "Shown are" not in Reader(page(report)).text
+    assert "On this page are" not in Reader(page(report)).text
 
 
 def test_comparisons(tmp_path: Path) -> None:
@@ -184,14 +184,36 @@ def test_comparisons(tmp_path: Path) -> None:
     differences = compare(report.evaluation, theirs, resamples=20)
     people = compare_with_people(report.evaluation, resamples=20)
     assert "Against" not in Reader(page(report)).text
-    said = Reader(page(replace(report, compared=("<other>.json", differences), people=people))).text
+    said = Reader(page(replace(report, compared=Comparison("<other>.json", theirs, differences), people=people))).text
     assert "Against <other>.json" in said
     assert "Against one person, both with one reference less (1.00 each)" in said
     for one in (*differences, *people):
         numbers = (
-            f"{one.name}{one.ours:.2f}{one.theirs:.2f}{one.better:.1%}{one.ours - one.theirs:+.2f}, {one.low:+.2f}"
+            f"{one.name}{one.ours:.2f}{one.theirs:.2f}{one.higher:.1%}{one.ours - one.theirs:+.2f} ({one.low:+.2f}"
         )
         assert numbers in said
+
+
+def test_captions_with_bad_habits_are_tagged(tmp_path: Path) -> None:
+    """A caption that repeats itself or ends in the middle says so on its card, where the filter finds it."""
+    report = make(tmp_path, ["a dog and a", "a big big dog with a", "a dog", "a dog of a"])
+    tags = {Reader(card).all("img")[0]["alt"]: card.split('class="tags">')[1:] for card in cards(page(report))}
+    assert tags["a dog"] == []
+    assert tags["a dog and a"][0].startswith("ends in the middle of a phrase<")
+    assert tags["a big big dog with a"][0].startswith("repeats itself, ends in the middle of a phrase<")
+
+
+def test_of_many_images_those_with_pictures_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not all fit, a picture is worth more than a name."""
+    report = make(tmp_path)
+    monkeypatch.setattr(module, "CARDS", 3)
+    sources = [Path(str(image.source)) for image in report.evaluation.images]
+    sources[0].unlink()
+    sources[2].unlink()
+    assert len(cards(page(report))) == 2
+    for source in (sources[1], sources[3]):
+        source.unlink()
+    assert len(cards(page(report))) == 3
 
 
 def test_a_degenerate_model_is_called_out(tmp_path: Path) -> None:
@@ -224,7 +246,7 @@ def hostile(folder: Path) -> Report:
         folder, [HOSTILE] * 4, [(HOSTILE, group[0]) for group in REFERENCES], [f"{n}{HOSTILE}" for n in range(4)]
     )
     (folder / "0.png").unlink()
-    return replace(report, facts={HOSTILE: HOSTILE}, compared=(HOSTILE, []), people=[])
+    return replace(report, facts={HOSTILE: HOSTILE}, compared=Comparison(HOSTILE, report.evaluation, []), people=[])
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
@@ -346,7 +368,8 @@ def test_it_fits(browser: "Browser", tmp_path: Path, width: int, scheme: str) ->
     report = make(tmp_path)
     people = compare_with_people(report.evaluation, resamples=20)
     long = "a-long-name-" * 20
-    report = replace(report, people=people, compared=(f"{long}.json", people), facts={"model": long, long: "a fact"})
+    compared = Comparison(f"{long}.json", report.evaluation, people)
+    report = replace(report, people=people, compared=compared, facts={"model": long, long: "a fact"})
     visit = Visit(browser, tmp_path, report, viewport={"width": width, "height": 900}, color_scheme=scheme)
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
     widths = visit.page.evaluate(

@@ -3,11 +3,12 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioner.cli.parser import Commands, add_model
 from captioner.errors import DataError, OptionError
@@ -15,37 +16,58 @@ from captioner.options import ImageOptions, SearchOptions, add_arguments, flag, 
 from captioner.text import SPECIAL_WORDS
 
 if TYPE_CHECKING:
-    from captioner.datasets import CaptionedImage
+    from captioner.datasets import CaptionedImage, Dataset
     from captioner.evaluation import Measure
     from captioner.predictor import Captioner
     from captioner.report.scores import Report
 
 
+_EXAMPLES = """examples:
+  python -m captioner evaluate data/flickr8k --html report.html
+  python -m captioner evaluate captions_val2017.json --results ours.json --compare theirs.json
+
+A results file is a JSON list of {"image_id": 391895, "caption": "a man on a bicycle"}; the id is COCO's number
+or, elsewhere, the file's name. Scoring it needs no pictures: DATA may be a caption file alone."""
+_MOST_RESAMPLES = 100_000
+
+
 def add(commands: Commands) -> None:
     """Adds the command and its options."""
     parser = commands.add_parser(
-        "evaluate", help="score a model's captions, or any system's, with BLEU, CIDEr-D, ROUGE-L"
+        "evaluate",
+        help="score a model's captions, or any system's, with BLEU, CIDEr-D, ROUGE-L",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "data", metavar="DATA", help="'shapes', or the folder or file of a data set (see data/README.md)"
     )
-    parser.add_argument("--split", help="train, val (or dev) or test (default: val, or the only one there is)")
+    parser.add_argument(
+        "--split",
+        help="train, val (or dev), test or all (default: the one --results are of, else val or the only one)",
+    )
     parser.add_argument(
         "--results",
         type=Path,
         metavar="FILE",
         help="score this file's captions, in COCO's results format, not a model's",
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out what the checks find, and score the rest")
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out what the checks find, images with no or several results too, and score the rest",
+    )
     against = parser.add_argument_group("What the scores are held against")
     against.add_argument(
         "--compare", type=Path, metavar="FILE", help="another results file: the differences, with a paired bootstrap"
     )
     against.add_argument(
-        "--human", action="store_true", help="score one person and the captions against the same other references"
+        "--human",
+        action="store_true",
+        help="leave out one reference of each image, and score it and the captions against the others",
     )
-    against.add_argument("--meteor", action="store_true", help="METEOR too, through pycocoevalcap and Java")
-    against.add_argument("--spice", action="store_true", help="SPICE too, through pycocoevalcap and Java")
+    against.add_argument("--meteor", action="store_true", help="METEOR too: needs `pip install pycocoevalcap` and Java")
+    against.add_argument("--spice", action="store_true", help="SPICE too, by the same path; not tested")
     against.add_argument(
         "--resamples", type=int, default=1000, metavar="N", help="draws of the bootstrap (default: %(default)s)"
     )
@@ -65,26 +87,30 @@ def run(chosen: argparse.Namespace) -> int:
     _check(chosen)
     from captioner.datasets.results import results_text
     from captioner.evaluation import compare, compare_with_people, evaluate
-    from captioner.report.scores import Report, record, table
+    from captioner.report.scores import Comparison, Report, record, table
 
     also = _also(chosen)
-    captioner = None if chosen.results else _load(chosen)
-    data, images, ours, theirs = _read(chosen, check_pictures=captioner is not None)
+    with contextlib.redirect_stdout(sys.stderr):  # what the checks report is not data
+        data, split, results = _read(chosen)
+        captioner = None if chosen.results else _load(chosen)
+        images, captions = _match(chosen, data, split, results, check_pictures=captioner is not None)
     if captioner:
-        ours = _caption(captioner, chosen, images)
+        captions[None] = _caption(captioner, chosen, images)
+    ours = captions[chosen.results]
     # Before anything else can go wrong: captioning may have taken an hour.
     written = _write(chosen.predictions, lambda: results_text(images, ours))
 
     evaluation = evaluate(images, [ours[image.name] for image in images], also=also)
-    report = Report({**_facts(chosen, captioner), "data": data}, evaluation, chosen.resamples)
+    report = Report(_facts(chosen, captioner, data, split, images), evaluation, chosen.resamples)
     if captioner:
         used = {word for tokens in evaluation.hypotheses for word in tokens}
         words = set(captioner.file.vocabulary.words) - set(SPECIAL_WORDS)
         report = replace(report, vocabulary=(len(used & words), len(words)))
     if chosen.compare:
+        theirs = captions[chosen.compare]
         others = evaluate(images, [theirs[image.name] for image in images], also=also)
         differences = compare(evaluation, others, resamples=chosen.resamples)
-        report = replace(report, compared=(str(chosen.compare), differences))
+        report = replace(report, compared=Comparison(str(chosen.compare), others, differences))
     if chosen.human:
         report = replace(report, people=compare_with_people(evaluation, resamples=chosen.resamples, also=also))
 
@@ -95,17 +121,39 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _check(chosen: argparse.Namespace) -> None:
     """Refuses what does not go together, before anything is read."""
-    if chosen.resamples < 10:
-        raise OptionError(f"--resamples is {chosen.resamples}: it must be at least 10.")
+    if not 10 <= chosen.resamples <= _MOST_RESAMPLES:
+        raise OptionError(f"--resamples is {chosen.resamples}: it must be from 10 to {_MOST_RESAMPLES:,}.")
     if chosen.results:
         wrong = ["--model"] * bool(chosen.model)
         wrong += [flag(options, name) for options in (SearchOptions, ImageOptions) for name in given(options, chosen)]
         if wrong:
             raise OptionError(f"--results scores captions that are there already: leave {', '.join(wrong)} out.")
-    for option in ("predictions", "per_image", "html"):
-        path = getattr(chosen, option)
-        if path and path.is_dir():
-            raise OptionError(f"--{option.replace('_', '-')} is {path}, a folder: name a file.")
+    taken = {Path(chosen.data).resolve(): "DATA"}
+    for option in ("results", "compare", "model", "predictions", "per_image", "html"):
+        name, path = f"--{option.replace('_', '-')}", getattr(chosen, option)
+        if not path:
+            continue
+        path = Path(path)
+        place = path.resolve()
+        if option in ("predictions", "per_image", "html"):
+            _check_output(name, path)
+            if place in taken:
+                raise OptionError(f"{name} is {path}, which is {taken[place]} too: name another file.")
+            if place.exists() and place.is_relative_to(Path(chosen.data).resolve()):
+                raise OptionError(f"{name} is {path}, a file in the data set's folder: name another file.")
+        taken.setdefault(place, name)
+
+
+def _check_output(name: str, path: Path) -> None:
+    """Refuses a file that could not be written."""
+    if path.is_dir():
+        raise OptionError(f"{name} is {path}, a folder: name a file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"{name} is {path}, which cannot be written: {error.strerror or error}.") from None
+    if not os.access(path.parent, os.W_OK):
+        raise OptionError(f"{name} is {path}, which cannot be written: nothing may be written in its folder.")
 
 
 def _also(chosen: argparse.Namespace) -> "list[Measure]":
@@ -119,6 +167,23 @@ def _also(chosen: argparse.Namespace) -> "list[Measure]":
     return also
 
 
+def _read(chosen: argparse.Namespace) -> "tuple[Dataset, str, dict[Path, list[Any]]]":
+    """The data set, the split to score, and the entries of the results files."""
+    from captioner.datasets import load_dataset
+    from captioner.datasets.results import read_results, split_of
+
+    data = load_dataset(chosen.data)
+    results = {path: read_results(path) for path in (chosen.results, chosen.compare) if path}
+    if chosen.split:
+        split = chosen.split
+    elif chosen.results:
+        split = split_of(results[chosen.results], data)
+    else:
+        split = data.splits[0] if len(data.splits) == 1 else "val"
+    data.split(split)
+    return data, split, results
+
+
 def _load(chosen: argparse.Namespace) -> "Captioner":
     from captioner.predictor import Captioner
 
@@ -127,31 +192,30 @@ def _load(chosen: argparse.Namespace) -> "Captioner":
     return captioner
 
 
-def _read(
-    chosen: argparse.Namespace, *, check_pictures: bool
-) -> "tuple[str, Sequence[CaptionedImage], dict[str, str], dict[str, str]]":
-    """The data set in a line, its images to score, and the captions by image of --results and of --compare."""
-    from captioner.datasets import check_dataset, load_dataset
-    from captioner.datasets.results import read_results
+def _match(
+    chosen: argparse.Namespace,
+    data: "Dataset",
+    split: str,
+    results: "dict[Path, list[Any]]",
+    *,
+    check_pictures: bool,
+) -> "tuple[Sequence[CaptionedImage], dict[Path | None, dict[str, str]]]":
+    """The images to score, and their captions in each results file by the image's name."""
+    from captioner.datasets import ALL, check_dataset
+    from captioner.datasets.results import match_results
 
-    with contextlib.redirect_stdout(sys.stderr):  # what the checks report is not data
-        data = load_dataset(chosen.data)
-        split = chosen.split or (data.splits[0] if len(data.splits) == 1 else "val")
-        data.split(split)
-        data = check_dataset(data, splits=[split], skip_bad=chosen.skip_bad, pictures=check_pictures)
-        images = data.split(split)
-        files = [path for path in (chosen.results, chosen.compare) if path]
-        results = {path: read_results(path, images, skip_bad=chosen.skip_bad) for path in files}
-    images = tuple(image for image in images if all(image.name in captions for captions in results.values()))
+    splits = None if split == ALL else [split]
+    images = check_dataset(data, splits=splits, skip_bad=chosen.skip_bad, pictures=check_pictures).split(split)
+    captions: dict[Path | None, dict[str, str]] = {
+        path: match_results(path, entries, images, skip_bad=chosen.skip_bad) for path, entries in results.items()
+    }
+    images = tuple(image for image in images if all(image.name in found for found in captions.values()))
     if not images:
-        raise DataError(f"{chosen.results or chosen.data} and {chosen.compare} have no image in common.")
+        raise DataError(f"{' and '.join(map(str, results))} have no image in common.")
     few = sum(len(image.captions) < 2 for image in images)
     if chosen.human and few:
         raise DataError(f"{few:,} of {len(images):,} images have fewer than two references: leave --human out.")
-    references = sum(len(image.captions) for image in images)
-    line = f"{data.path} ({data.kind}), {split}: {len(images):,} images, {references:,} references"
-    line += f" ({references / len(images):.2f} each)"
-    return line, images, results.get(chosen.results, {}), results.get(chosen.compare, {})
+    return images, captions
 
 
 def _caption(captioner: "Captioner", chosen: argparse.Namespace, images: "Sequence[CaptionedImage]") -> dict[str, str]:
@@ -162,6 +226,7 @@ def _caption(captioner: "Captioner", chosen: argparse.Namespace, images: "Sequen
     from captioner.predictor import BATCH
 
     search = replace(captioner.file.search, **given(SearchOptions, chosen))
+    print(f"Captioning {len(images):,} pictures.", file=sys.stderr)
     captions: list[str] = []
     batches = [list(range(first, min(first + BATCH, len(images)))) for first in range(0, len(images), BATCH)]
     with tqdm(total=len(images), unit="picture", disable=None) as bar:
@@ -171,16 +236,27 @@ def _caption(captioner: "Captioner", chosen: argparse.Namespace, images: "Sequen
     return dict(zip((image.name for image in images), captions, strict=True))
 
 
-def _facts(chosen: argparse.Namespace, captioner: "Captioner | None") -> dict[str, str]:
-    """What made the captions, in a line or two."""
+def _facts(
+    chosen: argparse.Namespace,
+    captioner: "Captioner | None",
+    data: "Dataset",
+    split: str,
+    images: "Sequence[CaptionedImage]",
+) -> dict[str, str]:
+    """What was scored and on what, a line each."""
     if captioner is None:
-        return {"captions": str(chosen.results)}
-    search = replace(captioner.file.search, **given(SearchOptions, chosen))
-    penalty, words = search.length_penalty, search.max_length
-    return {
-        "model": f"{captioner.name}, fit {captioner.image.fit} to {captioner.image.size}",
-        "search": f"beam {search.beam_size}, length penalty {penalty}, at most {words} words",
-    }
+        facts = {"captions": str(chosen.results)}
+    else:
+        search = replace(captioner.file.search, **given(SearchOptions, chosen))
+        penalty, words = search.length_penalty, search.max_length
+        facts = {
+            "model": f"{captioner.name}, fit {captioner.image.fit} to {captioner.image.size}",
+            "search": f"beam {search.beam_size}, length penalty {penalty}, at most {words} words",
+        }
+    references = sum(len(image.captions) for image in images)
+    facts |= {"data": f"{data.path} ({data.kind})", "split": split}
+    facts["images"] = f"{len(images):,}, with {references:,} references ({references / len(images):.2f} each)"
+    return facts
 
 
 def _write_report(chosen: argparse.Namespace, report: "Report") -> bool:

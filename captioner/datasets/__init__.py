@@ -9,10 +9,11 @@ from pathlib import Path
 
 from captioner.datasets import coco, flickr, table
 from captioner.datasets.check import check_dataset, summarise
-from captioner.datasets.dataset import SPLITS, CaptionedImage, Dataset, Problem, split_name
+from captioner.datasets.dataset import ALL, SPLITS, CaptionedImage, Dataset, Problem, split_name
 from captioner.errors import DataError
 
 __all__ = [
+    "ALL",
     "SPLITS",
     "CaptionedImage",
     "Dataset",

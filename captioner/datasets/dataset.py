@@ -20,6 +20,8 @@ from captioner.errors import DataError
 from captioner.images import SUFFIXES
 
 SPLITS = ("train", "val", "test")
+ALL = "all"
+"""The pictures of every split."""
 
 MISSING = "missing picture"
 UNREADABLE = "unreadable picture"
@@ -77,12 +79,14 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> tuple[CaptionedImage, ...]:
-        """The pictures of one split ("dev" means "val").
+        """The pictures of one split ("dev" means "val"), or "all" pictures.
 
         Raises:
             DataError: there is no split of that name, or it holds no picture.
 
         """
+        if name == ALL and self.images:
+            return self.images
         counts = self._counts()
         there = ", ".join(f"{split} ({count:,} images)" for split, count in counts.items()) or "no images at all"
         try:

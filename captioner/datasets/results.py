@@ -1,62 +1,83 @@
 """Captions in COCO's results format: what a system says of each image, to be scored.
 
-A JSON list of {"image_id": ..., "caption": ...} (https://cocodataset.org/#format-results); the id is COCO's number or,
-where a data set has none, the file's name. A number written as text is the same id.
+A JSON list of {"image_id": ..., "caption": ...} (https://cocodataset.org/#format-results). The id is COCO's number or,
+where a data set has none, the file's name; a number may be written as text, and COCO's pictures by their file's name.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from captioner.datasets.check import summarise
-from captioner.datasets.dataset import CaptionedImage, Problem, plain_text, read_json
+from captioner.datasets.dataset import ALL, CaptionedImage, Dataset, Problem, plain_text, read_json
 from captioner.errors import DataError
 
 MISSING = "image without a result"
 REPEATED = "image with several results"
-UNKNOWN = "result for an image that is not there"
+UNKNOWN = "result for an image that is not among those to score"
 MALFORMED = "malformed result"
 
 
-def read_results(
-    path: Path, images: Sequence[CaptionedImage], *, skip_bad: bool = False, report: Callable[[str], object] = print
+def read_results(path: Path) -> list[Any]:
+    """The entries of a results file, as they are; raises DataError where it holds none."""
+    entries = read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f'{path} holds no results: they are a JSON list of {{"image_id": ..., "caption": ...}}.')
+    return entries
+
+
+def split_of(entries: Sequence[Any], data: Dataset) -> str:
+    """The split with most of the entries' images; all of them where they are spread over several."""
+    wanted = {key for entry in entries if (key := _key(entry))}
+    found = {split: len(wanted.intersection(_names(data.split(split)))) for split in (*data.splits, ALL)}
+    return max(found, key=found.__getitem__)
+
+
+def match_results(
+    path: Path,
+    entries: Sequence[Any],
+    images: Sequence[CaptionedImage],
+    *,
+    skip_bad: bool = False,
+    report: Callable[[str], object] = print,
 ) -> dict[str, str]:
     """The caption of each of `images` by the image's name; with `skip_bad`, of those that have exactly one.
 
-    An empty caption is a caption, if a bad one.
+    `entries` are what `read_results` found at `path`. An empty caption is a caption, if a bad one.
 
     Raises:
-        DataError: the file cannot be read or holds no results, or there is any problem and `skip_bad` is not given,
-            which reports the problems and goes on.
+        DataError: there is any problem, unless `skip_bad`, which reports the problems and goes on.
 
     """
-    entries = read_json(path)
-    if not isinstance(entries, list):
-        raise DataError(f'{path} holds no results: they are a JSON list of {{"image_id": ..., "caption": ...}}.')
-    names = {str(image.image_id): image.name for image in images}
+    names = _names(images)
     captions: dict[str, str] = {}
-    problems = []
     counts: Counter[str] = Counter()
+    problems = []
     for index, entry in enumerate(entries):
-        image_id, caption = (entry.get("image_id"), entry.get("caption")) if isinstance(entry, dict) else (None, None)
-        if isinstance(image_id, bool) or not isinstance(image_id, int | str):
+        key = _key(entry)
+        if not key:
             problems.append(Problem(MALFORMED, f"[{index}] has no usable image_id"))
-        elif str(image_id) not in names:
-            problems.append(Problem(UNKNOWN, str(image_id)))
-        elif not isinstance(caption, str) or (caption.strip() and not plain_text(caption)):
-            problems.append(Problem(MALFORMED, f"the caption of {image_id} is no text"))
-            counts[str(image_id)] += 1
+        elif key not in names:
+            problems.append(Problem(UNKNOWN, key))
         else:
-            captions[str(image_id)] = caption
-            counts[str(image_id)] += 1
-    problems += [Problem(REPEATED, image_id) for image_id, count in counts.items() if count > 1]
-    problems += [Problem(MISSING, image_id) for image_id in names if image_id not in counts]
-    kept = {names[image_id]: text for image_id, text in captions.items() if counts[image_id] == 1}
+            counts[names[key]] += 1
+            caption = entry.get("caption")
+            if isinstance(caption, str) and (plain_text(caption) or not caption.strip()):
+                captions[names[key]] = caption
+            else:
+                problems.append(Problem(MALFORMED, f"the caption of {key} is no text"))
+    if not counts:
+        raise DataError(
+            f"{_told(path, problems)}\nNone of its images is among the {len(images):,} to score: choose another "
+            "--split or data set."
+        )
+    problems += [Problem(REPEATED, str(one.image_id)) for one in images if counts[one.name] > 1]
+    problems += [Problem(MISSING, str(one.image_id)) for one in images if one.name not in counts]
+    kept = {name: caption for name, caption in captions.items() if counts[name] == 1}
     if problems:
-        found = f"{path} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{summarise(problems)}"
-        if not counts:
-            raise DataError(f"{found}\nNone of its images is among those to score: choose another --split or data set.")
+        found = _told(path, problems)
         if not skip_bad:
             raise DataError(
                 f"{found}\nMend them, or score the rest, which no other figure compares with: `--skip-bad`."
@@ -71,3 +92,23 @@ def results_text(images: Sequence[CaptionedImage], captions: Mapping[str, str]) 
     """A results file's content: the caption of each image, by the image's name, in the order of `images`."""
     entries = [{"image_id": image.image_id, "caption": captions[image.name]} for image in images]
     return json.dumps(entries, ensure_ascii=False)
+
+
+def _key(entry: Any) -> str:
+    """An entry's image_id as text, "" where it has none that could be one."""
+    image_id = entry.get("image_id") if isinstance(entry, dict) else None
+    if isinstance(image_id, float) and image_id.is_integer():  # as pandas writes a column of numbers with a gap
+        image_id = int(image_id)
+    return "" if isinstance(image_id, bool) or not isinstance(image_id, int | str) else str(image_id)
+
+
+def _names(images: Sequence[CaptionedImage]) -> dict[str, str]:
+    """The images' names by what a results file may call them: the id, or the file's name where one image has it."""
+    files = [PurePosixPath(image.name).name for image in images]
+    counts = Counter(files)
+    names = {file: image.name for file, image in zip(files, images, strict=True) if counts[file] == 1}
+    return names | {str(image.image_id): image.name for image in images}
+
+
+def _told(path: Path, problems: Sequence[Problem]) -> str:
+    return f"{path} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{summarise(problems)}"

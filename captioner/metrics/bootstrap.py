@@ -12,10 +12,11 @@ import numpy as np
 
 from captioner.metrics.statistics import Array, Statistics
 
+SEED = 1
 _CELLS = 4_000_000  # numbers of the resampling matrix in memory at a time: 32 MB
 
 
-def bootstrap(statistics: Sequence[Statistics], *, resamples: int = 1000, seed: int = 1) -> Array:
+def bootstrap(statistics: Sequence[Statistics], *, resamples: int = 1000, seed: int = SEED) -> Array:
     """(M, S): the scores of M metrics, all counted on the same N images, in S resamples of those images."""
     images = len(statistics[0].counts)
     generator = np.random.default_rng(seed)

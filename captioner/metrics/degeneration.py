@@ -14,8 +14,8 @@ _UNFINISHED = frozenset(
     "my your our that which while who whose this these very".split()
 )
 _PHRASE = 3
-_ENOUGH = 20
-"""Images below which shares say nothing."""
+_ENOUGH, _FEWEST = 20, 5
+"""Images below which shares say nothing, and captions below which a habit is none."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Degeneration:
     commonest: float
     """Captions that are the most frequent one."""
     unfinished: float
-    """Captions that end in a word which wants another behind it."""
+    """Captions that end in the middle of a phrase (see `unfinished`)."""
     repeating: float
-    """Captions that say a word or a phrase twice in a row, or the same three words twice."""
+    """Captions that repeat themselves (see `repeats`)."""
     empty: float
     """Captions without a word."""
 
@@ -45,13 +45,19 @@ def measure(captions: Iterable[Sequence[str]]) -> Degeneration:
     return Degeneration(
         distinct=len(counts) / total,
         commonest=max(counts.values()) / total,
-        unfinished=share(n for words, n in counts.items() if words and words[-1] in _UNFINISHED),
-        repeating=share(n for words, n in counts.items() if _repeats(words)),
+        unfinished=share(n for words, n in counts.items() if unfinished(words)),
+        repeating=share(n for words, n in counts.items() if repeats(words)),
         empty=counts[()] / total,
     )
 
 
-def _repeats(words: tuple[str, ...]) -> bool:
+def unfinished(words: Sequence[str]) -> bool:
+    """Does a caption end in the middle of a phrase, in an article, "of", "with", "is" or the like?"""
+    return bool(words) and words[-1] in _UNFINISHED
+
+
+def repeats(words: Sequence[str]) -> bool:
+    """Does a caption say a word or two words twice in a row, or the same three words twice anywhere?"""
     if len(set(words)) == len(words):
         return False
     phrases = list(zip(*(words[i:] for i in range(_PHRASE)), strict=False))
@@ -65,22 +71,25 @@ def _repeats(words: tuple[str, ...]) -> bool:
 def complaint(captions: Sequence[Sequence[str]], ours: Degeneration, people: Degeneration) -> str:
     """One line that says in what captions are degenerate against their references; "" where they are not.
 
-    `ours` and `people` are what `measure` says of the captions and of the references.
+    `ours` and `people` are what `measure` says of the captions and of the references. A share is called out when it is
+    far above the references', and made of five captions at least.
     """
-    if len(captions) < _ENOUGH:
+    total = len(captions)
+    if total < _ENOUGH:
         return ""
     counts = Counter(map(tuple, captions))
-    commonest = " ".join(counts.most_common(1)[0][0])
+    words, count = counts.most_common(1)[0]
     found = []
     if ours.distinct < min(0.1, people.distinct / 2):
-        found.append(f"only {len(counts):,} different captions for {len(captions):,} images")
-    if ours.commonest > max(0.1, 2 * people.commonest):
-        found.append(f"{ours.commonest:.0%} of the images get {commonest!r}")
+        plural = "s" if len(counts) > 1 else ""
+        found.append(f"only {len(counts):,} different caption{plural} for {total:,} images")
+    if ours.commonest > max(0.1, 2 * people.commonest) and count >= _FEWEST:
+        found.append(f"{count:,} of {total:,} images get {' '.join(words)!r}")
     for share, normal, least, what in (
         (ours.unfinished, people.unfinished, 0.02, "end in the middle of a phrase"),
         (ours.repeating, people.repeating, 0.05, "repeat themselves"),
-        (ours.empty, people.empty, 0.0, "are empty"),
+        (ours.empty, people.empty, 0.01, "have no word"),
     ):
-        if share > least + 2 * normal:
+        if share > least + 2 * normal and share * total >= _FEWEST:
             found.append(f"{share:.1%} of the captions {what} (references: {normal:.1%})")
     return "Degenerate: " + "; ".join(found) + "." if found else ""

@@ -19,10 +19,13 @@ from string import Template
 
 import numpy as np
 
+from captioner import __version__
 from captioner.errors import ImageError
 from captioner.evaluation import Difference, Evaluation
 from captioner.images import read_image
-from captioner.report.scores import Report, habits
+from captioner.metrics.bootstrap import SEED
+from captioner.metrics.degeneration import repeats, unfinished
+from captioner.report.scores import Report, habits, warnings
 from captioner.text import TOKENISER, tokenise
 
 CARDS = 1000
@@ -40,15 +43,13 @@ class _Html(str):
 def page(report: Report) -> str:
     """The page, whole; it can be written as UTF-8 whatever the captions are.
 
-    Of more than CARDS images it shows CARDS, taken evenly from the worst to the best, both included. A picture that is
-    missing or cannot be read leaves its name in its place.
+    Of more than CARDS images it shows CARDS of those whose pictures are there, taken evenly from the worst to the best,
+    both included. A picture that is missing or cannot be read leaves its name in its place.
     """
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     evaluation = report.evaluation
     ranking = report.worst_first
-    chosen = ranking
-    if len(ranking) > CARDS:
-        chosen = [ranking[place] for place in np.linspace(0, len(ranking) - 1, CARDS).round().astype(int)]
+    chosen = _chosen(evaluation, ranking)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow decodes outside the interpreter's lock
         pictures = list(pool.map(lambda index: _picture(evaluation, index), chosen))
     first_fact = next(iter(report.facts.values()), "")
@@ -56,7 +57,7 @@ def page(report: Report) -> str:
         template,
         policy=_policy(template),
         title=f"Caption evaluation: {first_fact}" if first_fact else "Caption evaluation",
-        warning=_fill(_WARNING, text=evaluation.complaint) if evaluation.complaint else "",
+        warning=_join(_fill(_WARNING, text=text) for text in warnings(report)),
         facts=_join(_fill(_FACT, name=name, text=text) for name, text in report.facts.items()),
         scores=_scores(report),
         habits=_habits(report),
@@ -66,12 +67,25 @@ def page(report: Report) -> str:
         references=_counted(sum(map(len, evaluation.references)), "reference"),
         references_each=f"{evaluation.references_each:.2f}",
         resamples=f"{report.resamples:,}",
+        version=__version__,
+        seed=str(SEED),
         histogram=_histogram(evaluation),
         shown=_shown(len(ranking), len(chosen), pictures.count(None)),
         sorts=_join(_sorts(evaluation)),
         cards=_join(_cards(evaluation, chosen, pictures)),
     )
     return filled.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be written to a file
+
+
+def _chosen(evaluation: Evaluation, ranking: list[int]) -> list[int]:
+    """The images to show, in their order: all, or CARDS of them, of those with a picture if there are any."""
+    if len(ranking) <= CARDS:
+        return ranking
+    sources = [image.source for image in evaluation.images]
+    there = [i for i in ranking if not isinstance(source := sources[i], Path) or os.path.exists(source)]
+    ranking = there or ranking
+    places = np.linspace(0, len(ranking) - 1, min(CARDS, len(ranking))).round().astype(int)
+    return [ranking[place] for place in places]
 
 
 def _fill(template: str, **values: str) -> _Html:
@@ -137,17 +151,18 @@ def _interval(text: str, values: tuple[float, float, float], ends: tuple[float, 
 
 
 def _habits(report: Report) -> _Html:
-    rows = [(name, ours, theirs or "–") for name, ours, theirs in habits(report)]
+    rows = [(name, ours, theirs or "–") for name, ours, theirs in habits(report.evaluation, report.vocabulary)]
     return _table("Habits", ("habit", "captions", "references"), rows)
 
 
 def _comparisons(report: Report) -> Iterator[_Html]:
     if report.compared:
-        name, differences = report.compared
-        yield _comparison(f"Against {name}", "theirs", differences)
+        other = report.compared
+        yield _comparison(f"Against {other.name}", "theirs", other.differences)
+        rows = [(name, theirs) for name, theirs, _ in habits(other.evaluation)]
+        yield _table(f"Habits of {other.name}", ("habit", "captions"), rows)
     if report.people:
-        each = report.evaluation.references_each - 1
-        title = f"Against one person, both with one reference less ({each:.2f} each)"
+        title = f"Against one person, both with one reference less ({report.references_left:.2f} each)"
         yield _comparison(title, "person", report.people)
 
 
@@ -156,11 +171,11 @@ def _comparison(title: str, other: str, differences: Sequence[Difference]) -> _H
     rows = []
     for one in differences:
         difference = one.ours - one.theirs
-        text = f"{difference:+.2f}, {one.low:+.2f} to {one.high:+.2f}"
+        text = f"{difference:+.2f} ({one.low:+.2f} to {one.high:+.2f})"
         drawn = _interval(text, (one.low, difference, one.high), (-reach, reach))
-        rows.append((one.name, f"{one.ours:.2f}", f"{one.theirs:.2f}", f"{one.better:.1%}", drawn))
-    drawn_from = f"95% interval, drawn from -{reach} to +{reach}"
-    headings = ("metric", "ours", other, "ours higher in resamples", f"difference, {drawn_from}")
+        rows.append((one.name, f"{one.ours:.2f}", f"{one.theirs:.2f}", f"{one.higher:.1%}", drawn))
+    last = f"difference (95% interval), drawn from -{reach} to +{reach}"
+    headings = ("metric", "ours", other, "ours higher in resamples", last)
     return _table(title, headings, rows)
 
 
@@ -188,7 +203,7 @@ def _histogram(evaluation: Evaluation) -> _Html:
 def _shown(images: int, shown: int, missing: int) -> str:
     text = ""
     if shown < images:
-        text = f"Shown are {shown:,} of {images:,} images, taken evenly from the worst to the best by CIDEr-D. "
+        text = f"On this page are {shown:,} of {images:,} images, taken evenly from the worst to the best by CIDEr-D. "
     if missing:
         text += f"Pictures missing or unreadable: {missing:,}."
     return text
@@ -205,8 +220,9 @@ def _sorts(evaluation: Evaluation) -> Iterator[_Html]:
 
 
 _CARD = """<article data-numbers="$numbers">$picture
-<p class="caption" dir="auto">$caption</p><dl>$scores</dl><ul>$references</ul><p class="name">$name</p></article>
+<p class="caption" dir="auto">$caption</p>$tags<dl>$scores</dl><ul>$references</ul><p class="name">$name</p></article>
 """
+_TAGS = '<p class="tags">$text</p>'
 _PICTURE = '<img src="data:image/jpeg;base64,$data" width="$width" height="$height" alt="$alt" decoding="async">'
 _NO_PICTURE = '<p class="missing">No picture<br><span>$name</span></p>'
 
@@ -221,10 +237,18 @@ def _cards(evaluation: Evaluation, chosen: Sequence[int], pictures: Sequence[_Ht
             numbers=" ".join(map(str, (*scores.values(), index))),
             picture=picture or _fill(_NO_PICTURE, name=image.name),
             caption=_marked(evaluation.captions[index], evaluation.references[index]),
+            tags=_tags(evaluation.hypotheses[index]),
             scores=_join(_fill(_FACT, name=name, text=f"{score:.1f}") for name, score in scores.items()),
             references=_join(_fill('<li dir="auto">$text</li>', text=text) for text in image.captions),
             name=image.name if image.name == str(image.image_id) else f"{image.name} (id {image.image_id})",
         )
+
+
+def _tags(words: Sequence[str]) -> _Html:
+    """What is wrong with a caption by itself."""
+    found = (("repeats itself", repeats(words)), ("ends in the middle of a phrase", unfinished(words)))
+    text = ", ".join(text for text, wrong in found if wrong)
+    return _fill(_TAGS, text=text) if text else _Html()
 
 
 def _picture(evaluation: Evaluation, index: int) -> _Html | None:
