@@ -255,7 +255,8 @@ def _facts(
         }
     references = sum(len(image.captions) for image in images)
     facts |= {"data": f"{data.path} ({data.kind})", "split": split}
-    facts["images"] = f"{len(images):,}, with {references:,} references ({references / len(images):.2f} each)"
+    plural = "s" if references > 1 else ""
+    facts["images"] = f"{len(images):,}, with {references:,} reference{plural} ({references / len(images):.2f} each)"
     return facts
 
 
