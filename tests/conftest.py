@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.checkpoint import ModelFile
+from captioner.checkpoint import ModelFile, save_model
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions
 from captioner.text import SPECIAL_WORDS, Vocabulary
@@ -52,3 +52,11 @@ def small_file() -> ModelFile:
         len(vocabulary),
     )
     return ModelFile(CaptionModel(options).eval(), vocabulary, SearchOptions(max_length=8), {"data": "nothing"})
+
+
+@pytest.fixture(scope="session")
+def model(small_file: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where that model lies as a file."""
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    save_model(path, small_file)
+    return str(path)

@@ -10,17 +10,10 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner, cli
-from captioner.checkpoint import load_model, save_model
+from captioner.checkpoint import load_model
 from tests.hostile import write_hostile_files
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def model(small_file, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    save_model(path, small_file)
-    return str(path)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner, cli, files
-from captioner.checkpoint import save_model
 from captioner.text import TOKENISER
 
 ROOT = Path(__file__).parents[1]
@@ -30,13 +29,6 @@ GOOD = [
     {"image_id": "b.png", "caption": "A man rides a bike"},
     {"image_id": "c.png", "caption": "a dog"},
 ]
-
-
-@pytest.fixture(scope="module")
-def model(small_file, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    save_model(path, small_file)
-    return str(path)
 
 
 @pytest.fixture

@@ -78,7 +78,8 @@ def table(report: Report) -> str:
         other = report.compared
         lines += ["", *_difference_lines(f"against {other.name}", ("ours", "theirs"), other.differences)]
         lines += [f"theirs: {name} {value}" for name, value, _ in habits(other.evaluation)]
-    return "\n".join([*lines, *warnings(report)])
+    lines += ["", *warnings(report)] if warnings(report) else []
+    return "\n".join(lines)
 
 
 def warnings(report: Report) -> list[str]:
