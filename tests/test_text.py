@@ -1,5 +1,8 @@
 """The promises of captioner.text."""
 
+import csv
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,6 +97,17 @@ def test_readable_captions_tokenise_to_what_they_were_made_from(words):
 def test_readable_tokens_of_any_text_tokenise_to_themselves(text):
     words = tokenise(text)
     assert tokenise(readable(words)) == words
+
+
+def test_readable_gives_every_real_caption_s_tokens_back(flickr8k, coco):
+    """All 60,014 captions of COCO val2017 and of Flickr8k's train and dev."""
+    with (coco / "annotations" / "captions_val2017.json").open(encoding="utf-8") as file:
+        captions = [annotation["caption"] for annotation in json.load(file)["annotations"]]
+    with (flickr8k / "captions.txt").open(encoding="utf-8", newline="") as file:
+        captions += [row["caption"] for row in csv.DictReader(file)]
+    assert len(captions) == 60_014
+    for tokens in map(tokenise, captions):
+        assert tokenise(readable(tokens)) == tokens
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ class Run:
         self.report(
             f"epoch {progress.epoch}/{training.epochs}  loss {loss:.3f}  |gradient| {norm:.2f}  "
             f"val BLEU-1 {scores['BLEU-1']:.1f}  BLEU-4 {scores['BLEU-4']:.1f}  CIDEr-D {scores['CIDEr-D']:.1f}  "
-            f"exact {scores['exact']:.1f}%  "
+            f"({scores['references']:g} references)  exact {scores['exact']:.1f}%  "
             f"distinct {scores['distinct']}/{scores['images']}  "
             f"{seconds['train']:.0f} + {seconds['validate']:.0f} s{'  best' if improved else ''}"
         )
@@ -275,7 +275,8 @@ class Run:
         for search, evaluation in results.items():
             self.report(
                 f"  beam {search.beam_size}, length penalty {search.length_penalty}: "
-                f"val BLEU-1 {evaluation.scores['BLEU-1']:.2f}, BLEU-4 {evaluation.scores['BLEU-4']:.2f}"
+                f"val BLEU-1 {evaluation.scores['BLEU-1']:.2f}, BLEU-4 {evaluation.scores['BLEU-4']:.2f} "
+                f"({evaluation.references_each:g} references)"
             )
         search = max(results, key=lambda search: results[search].rank)
         scores = results[search].summary()
