@@ -17,7 +17,7 @@ from captioner.metrics.bootstrap import bootstrap, interval
 from captioner.metrics.cider import cider
 from captioner.metrics.degeneration import Degeneration, complaint, measure
 from captioner.metrics.rouge import rouge
-from captioner.metrics.statistics import Statistics, Tokens
+from captioner.metrics.statistics import Array, Statistics, Tokens
 from captioner.text import tokenise
 
 Measure: TypeAlias = Callable[[Sequence[Tokens], Sequence[Sequence[Tokens]]], Statistics]
@@ -169,6 +169,11 @@ def compare_with_people(evaluation: Evaluation, *, resamples: int, also: Sequenc
     return _differences(pairs, resamples)
 
 
+def _higher(differences: Array) -> float:
+    """The share of differences above 0, a tie counting half; what is printed as 0.00 is a tie."""
+    return float((np.sign(np.where(np.abs(differences) < 0.005, 0, differences)).mean() + 1) / 2)
+
+
 def _differences(
     pairs: Sequence[tuple[Sequence[Statistics], Sequence[Statistics]]], resamples: int
 ) -> list[Difference]:
@@ -180,6 +185,6 @@ def _differences(
     samples = bootstrap(flat, resamples=resamples).reshape(shape).mean(axis=0)
     differences = samples[0] - samples[1]
     return [
-        Difference(name, float(ours), float(theirs), *interval(row), higher=float((np.sign(row).mean() + 1) / 2))
+        Difference(name, float(ours), float(theirs), *interval(row), higher=_higher(row))
         for name, ours, theirs, row in zip(names, *scores, differences, strict=True)
     ]

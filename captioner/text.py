@@ -96,7 +96,7 @@ _RULES = [
     ("[A-Za-z0-9<]", r"<?[A-Za-z0-9][^\s\"<>|(){}]{0,64}@(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}.]+>?"),
     ("[Hh]", rf"(?i:https?://){_PATH}"),
     ("[Ww]", rf"(?i:www\.)(?:[^\s\"<>|.!?(){{}},]{{1,64}}\.){{1,8}}[A-Za-z]{{2,4}}(?:[/?]{_PATH})?"),
-    ("[^\x00-`{-\x7f]", rf"(?:[^\x00-`{{-\x7f]+\.)+(?i:com|net|org|edu)(?:[/?]{_PATH})?"),
+    ("[^\x00-`{-\x7f]", rf"(?:[^\x00-`{{-\x7f]{{1,64}}\.){{1,8}}(?i:com|net|org|edu)(?:[/?]{_PATH})?"),
     ("[<>:;=]", r"[<>]?[:;=][o'-]?[()DPpd\[\]\\|{](?![A-Za-z0-9])"),
     ("[‘’“”]", "[‘’“”]{2}"),
     (r"\(", r"\([-^=~<>'][-_.]?[-^=~<>']\)"),
@@ -105,7 +105,8 @@ _RULES = [
     ("(?s:.)", "(?s:.)"),
 ]
 _LONGEST_CACHED = 24
-_ACROSS_SPACES = re.compile(r"[<(]|\d\s\d|\.\s+\d|\b[A-Za-z]\.\s")  # where a rule may look over white space
+# Where a rule may look over white space or ask for the end of the caption. A caption without is scanned word by word.
+_ACROSS_SPACES = re.compile(r"[<(]|\d\s\d|\.\s+\d|[A-Za-z]\.\s")
 
 _SYMBOLS = re.compile(
     "[¡-£¥-©¬®-´¶-¹¼-¿×÷‖‗‚‟-•‰-‸※‾-⁂⁄⁰⁴-⁾₀-₎ℂ-℄℈℉℔№-℘℞-℣℥℧℩℮⅓-⅞←-⯿、。〒・！-／：-＠［-｀｛-･￠￡￥￦]"

@@ -1,6 +1,7 @@
 """The promises of `python -m captioner evaluate`, kept through the real door."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -104,6 +105,7 @@ def test_json_says_all_that_the_table_says(data, results, capsys):
     record = json.loads(out)
     assert (record["split"], record["images"], record["references"], record["tokeniser"]) == ("val", 3, 6, TOKENISER)
     assert (record["length"], record["distinct"]) == (10 / 3, 3)
+    assert (record["seed"], record["resamples"]) == (1, 1000)  # as the README says
     for one in record["metrics"].values():
         assert one["low"] <= one["score"] <= one["high"]
     assert record["metrics"]["BLEU-1"]["score"] == pytest.approx(100 * 9 / 10 * np.exp(1 - 11 / 10), abs=1e-4)
@@ -119,6 +121,7 @@ def test_the_table_shows_the_comparison_and_the_person(data, results, capsys):
     status, out, _ = call(capsys, data, "--results", results(GOOD), "--compare", results(GOOD, "b.json"), "--human")
     assert status == 0
     assert "+0.00 (+0.00 to +0.00)        50.0% of resamples" in out
+    assert "0.909, brevity penalty 0.905" in out
     assert "against one person, both with one reference less (1.00 each)" in out
     assert "model" not in out.replace("the model", "")
 
@@ -314,6 +317,61 @@ def test_wrong_use_is_one_sentence_and_exit_2(data, results, tmp_path, arguments
     assert said in err
 
 
+def test_what_is_missing_is_said_before_captioning(data, model, capsys, monkeypatch, tmp_path):
+    """METEOR without its Java is refused at once, not after an hour."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    status, out, err = call(capsys, data, "--model", model, "--meteor")
+    assert (status, out) == (2, "")
+    assert "METEOR needs" in err
+    assert "Captioning" not in err
+
+
+def test_links_and_devices_stay_what_they_are(data, results, tmp_path, capsys):
+    """A link's target is written; what is no ordinary file is refused."""
+    (tmp_path / "target.html").write_text("old")
+    (tmp_path / "link.html").symlink_to("target.html")
+    assert call(capsys, data, "--results", results(GOOD), "--html", tmp_path / "link.html")[0] == 0
+    assert (tmp_path / "link.html").is_symlink()
+    assert "<html" in (tmp_path / "target.html").read_text()
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (("pipe", "no ordinary file"), ("x" * 300, "name")):
+        status, _, err = call(capsys, data, "--results", results(GOOD), "--html", tmp_path / name)
+        assert status == 2
+        assert said in err
+        assert "Traceback" not in err
+
+
+def test_a_stray_result_does_not_change_the_split(data, results, capsys):
+    """One picture of another split is named; the split stays the one that the others are of."""
+    with (data / "captions.csv").open("a") as file:
+        file.write("".join(f"{name}.png,a dog,train\n" for name in "efgh"))
+    status, _, err = call(capsys, data, "--results", results([*GOOD, {"image_id": "d.png", "caption": "x"}]))
+    assert status == 2
+    assert "1 problem:" in err or "malformed" in err or "missing" in err
+    assert "not among those to score: 1 (d.png)" in err
+
+
+def test_references_without_words_are_valid_json(tmp_path, results, capsys):
+    """No Infinity, which no other program reads."""
+    file = tmp_path / "captions_val2017.json"
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "caption": "."}]}
+    file.write_text(json.dumps(content))
+    status, out, _ = call(capsys, file, "--results", results([{"image_id": 1, "caption": "a dog"}]), "--json")
+    assert status == 0
+    assert json.loads(out, parse_constant=lambda name: pytest.fail(name))["length_ratio"] is None
+
+
+def test_a_narrow_terminal_costs_no_table(data, tmp_path):
+    """What the output's encoding cannot show is written as an escape."""
+    path = tmp_path / "résultats.json"
+    path.write_text(json.dumps(GOOD))
+    command = [sys.executable, "-m", "captioner", "evaluate", str(data), "--results", str(path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert r"r\xe9sultats.json" in done.stdout
+
+
 def test_a_file_that_cannot_be_written_loses_nothing(data, results, tmp_path, capsys, monkeypatch):
     """The table and the other files come all the same; the status says that something failed."""
     bad, good = tmp_path / "images.jsonl", tmp_path / "report.html"
@@ -342,7 +400,7 @@ def test_no_input_is_overwritten(data, results, tmp_path, output, capsys):
             status, out, err = call(capsys, source, "--results", ours, "--compare", theirs, output, path)
             assert (status, out) == (2, "")
             assert f"{output} is {path}" in err
-            assert "name another file" in err
+            assert "name a" in err
     assert {path: path.read_bytes() for path in before} == before
     same = tmp_path / "same"
     status, _, err = call(capsys, data, "--results", ours, "--html", same, "--per-image", same, "--predictions", same)

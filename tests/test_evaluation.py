@@ -8,9 +8,12 @@ import pytest
 from captioner.datasets.dataset import CaptionedImage
 from captioner.evaluation import compare, compare_with_people, evaluate
 from captioner.metrics.bleu import bleu
-from captioner.metrics.bootstrap import bootstrap, interval
+from captioner.metrics.bootstrap import SEED, bootstrap, interval
+from captioner.metrics.cider import cider, document_frequencies
 from captioner.metrics.degeneration import complaint, measure
+from captioner.metrics.rouge import rouge
 from captioner.metrics.statistics import mean
+from captioner.report.scores import Report
 
 
 def image(number, *captions):
@@ -78,6 +81,70 @@ def test_people_and_captions_face_the_same_references(dev):
     assert [one.ours for one in differences] == pytest.approx(expected[0])
     assert [one.theirs for one in differences] == pytest.approx(expected[1])
     assert differences[0].ours > differences[0].theirs  # four times in five it meets a copy of itself
+
+
+def scores_of_draw(hypotheses, references, draw):
+    """Each metric's score of a resample, by scoring its images anew; CIDEr-D with the whole set's frequencies."""
+    hypotheses, frequencies = [hypotheses[index] for index in draw], document_frequencies(references)
+    references = [references[index] for index in draw]
+    metrics = (*bleu(hypotheses, references), cider(hypotheses, references, frequencies), rouge(hypotheses, references))
+    return np.array([metric.score for metric in metrics])
+
+
+def test_intervals_are_those_of_scoring_every_resample_anew(dev):
+    """--compare and --human: paired draws, the same for every reference left out, the mean over them."""
+    images, count = dev[:60], 30
+    ours = evaluate(images, [one.captions[0] for one in images[1:] + images[:1]])
+    theirs = evaluate(images, [one.captions[1] for one in images[2:] + images[:2]])
+    draws = np.random.default_rng(SEED).integers(len(images), size=(count, len(images)))
+    compared, with_people = [], []
+    for draw in draws:
+        sides = [scores_of_draw(side.hypotheses, side.references, draw) for side in (ours, theirs)]
+        compared.append(sides[0] - sides[1])
+        choices = []
+        for choice in range(5):
+            person = [group[choice] for group in ours.references]
+            others = [group[:choice] + group[choice + 1 :] for group in ours.references]
+            choices.append(scores_of_draw(ours.hypotheses, others, draw) - scores_of_draw(person, others, draw))
+        with_people.append(np.mean(choices, axis=0))
+    for differences, by_hand in (
+        (compare(ours, theirs, resamples=count), compared),
+        (compare_with_people(ours, resamples=count), with_people),
+    ):
+        low, high = np.percentile(by_hand, (2.5, 97.5), axis=0)
+        assert [one.low for one in differences] == pytest.approx(low)
+        assert [one.high for one in differences] == pytest.approx(high)
+        higher = np.where(np.abs(by_hand) < 0.005, 0.5, np.array(by_hand) > 0).mean(axis=0)
+        assert [one.higher for one in differences] == pytest.approx(higher)
+
+
+def test_every_reference_is_left_out_once_by_every_metric():
+    """Seven references: seven choices, each for the captions and for the person; what else is measured is among them."""
+    calls = []
+
+    def count(hypotheses, references):
+        calls.append(list(map(len, references)))
+        return mean("words", np.array([float(len(tokens)) for tokens in hypotheses]))
+
+    images = [image(number, *(f"dog {number} {word}" for word in "abcdefg")) for number in range(3)]
+    differences = compare_with_people(evaluate(images, ["a dog"] * 3), resamples=10, also=[count])
+    assert calls == [[6, 6, 6]] * 14
+    assert differences[-1].name == "words"
+    assert (differences[-1].ours, differences[-1].theirs) == (200, 300)
+
+
+def test_noise_is_a_tie():
+    """Two captions without a 4-gram in common with anything: neither is higher in BLEU-4."""
+    images = [image(number, "a dog runs on the grass") for number in range(3)]
+    bleu4 = compare(evaluate(images, ["a cat"] * 3), evaluate(images, ["the cat"] * 3), resamples=50)[3]
+    assert bleu4.higher == 0.5
+
+
+def test_the_worst_image_is_the_one_with_less_in_common():
+    """Where CIDEr-D is 0, ROUGE-L decides."""
+    report = Report({}, evaluate([image(1, "a dog runs"), image(2, "a cat sits")], ["a man", "zebra"]), resamples=10)
+    assert report.evaluation.scores["CIDEr-D"] == 0
+    assert report.worst_first == [1, 0]
 
 
 def test_people_need_two_references():
@@ -161,6 +228,8 @@ REFERENCES = [caption for sentence in SENTENCES for caption in (sentence, ["one"
             "100.0% of the captions repeat themselves (references: 0.0%)",
         ),
         ([[*sentence, *sentence[:3]] for sentence in SENTENCES], "repeat themselves"),
+        ([[*words, *words[:3]] for words in SENTENCES[:6]] + SENTENCES[6:] * 5, "5.9% of the captions repeat"),
+        ([[*words, *words[:3]] for words in SENTENCES[:5]] + SENTENCES[5:] * 5, ""),
         ([[]] * 5 + SENTENCES[5:], "20.0% of the captions have no word"),
         ([[]] * 4 + SENTENCES[4:], ""),
         ([[*SENTENCES[0], "of"], *SENTENCES[1:]], ""),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.text import PAD, SPECIAL_WORDS, UNKNOWN, Vocabulary, readable, tokenise
+from captioner.text import _RESPELLING, PAD, SPECIAL_WORDS, UNKNOWN, Vocabulary, _scan, readable, tokenise
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,10 @@ from captioner.text import PAD, SPECIAL_WORDS, UNKNOWN, Vocabulary, readable, to
         ("a * b ** c = d + e / f ! !! ?!", "a * b ** c = d + e / f !! ?!"),
         ("grey colour centre", "grey colour centre"),
         ("a 😀 b\u200bc ™ ♥", "a b c ™ ♥"),
+        ("a 1.5l. bottle, 10:30p. today", "a 1.5 l. bottle 10:30 p. today"),
+        ("a sign _A. man", "a sign _ a. man"),
+        ("cap'n c'mon nor'easter s'mores e'er", "cap'n c'mon nor'easter s'mores e'er"),
+        ("a “” b ‘’ hi (^_^) you (=.=)", "a ``'' b `' hi -lrb-^_^-rrb- you -lrb-=.=-rrb-"),
         ("hello.There dog., cat.", "hello.there dog. cat"),
         ("", ""),
         (" \t\n . , !", ""),
@@ -64,6 +68,13 @@ def test_white_space_of_every_kind_separates_and_no_more(text):
     assert tokenise(" \t" + text.replace(" ", "\u3000\n ") + "\r\n") == tokenise(text)
 
 
+@given(st.text("a1B.,_-'&$( éDr", max_size=25))
+def test_words_scanned_alone_are_those_of_the_whole(text):
+    """The quick way, word by word, gives what scanning the whole caption gives."""
+    whole = " ".join(text.translate(_RESPELLING).split())
+    assert tokenise(text) == list(_scan(whole))
+
+
 def test_callers_may_change_the_tokens_they_got():
     tokenise("a dog").append("x")
     assert tokenise("a dog") == ["a", "dog"]
@@ -73,7 +84,7 @@ def test_callers_may_change_the_tokens_they_got():
     "piece",
     [
         *"aé.'-<_@#&!1(😀",
-        *"1, a- (1 a' a, a.1 n't K._ http:// www.-. <a_ <a_b=' A& a/ 1/2_ a.b- a@ 't y' (555 ~.".split(),
+        *"1, a- (1 a' a, a.1 n't K._ http:// www.-. <a_ <a_b=' A& a/ 1/2_ a.b- a@ 't y' (555 ~. ’a. “a.m. é.’ 北京‘".split(),
     ],
 )
 def test_long_and_odd_captions_take_no_time(piece):

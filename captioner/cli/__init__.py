@@ -5,6 +5,7 @@ pictures failed, 2 wrong use. torch is imported by the command that needs it, so
 """
 
 import argparse
+import io
 import os
 import sys
 
@@ -19,6 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     for command in (caption, evaluate, model_files):
         command.add(commands)
     chosen = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the output cannot show must not cost the rest
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(chosen.run(chosen))
     except CaptionerError as error:

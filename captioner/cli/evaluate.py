@@ -115,7 +115,7 @@ def run(chosen: argparse.Namespace) -> int:
         report = replace(report, people=compare_with_people(evaluation, resamples=chosen.resamples, also=also))
 
     written = _write_report(chosen, report) and written
-    print(json.dumps(record(report), ensure_ascii=False) if chosen.json else table(report))
+    print(json.dumps(record(report), allow_nan=False) if chosen.json else table(report))
     return 0 if written else 2
 
 
@@ -128,26 +128,28 @@ def _check(chosen: argparse.Namespace) -> None:
         wrong += [flag(options, name) for options in (SearchOptions, ImageOptions) for name in given(options, chosen)]
         if wrong:
             raise OptionError(f"--results scores captions that are there already: leave {', '.join(wrong)} out.")
-    taken = {Path(chosen.data).resolve(): "DATA"}
+    data = os.path.realpath(chosen.data)
+    taken = {data: "DATA"}
     for option in ("results", "compare", "model", "predictions", "per_image", "html"):
         name, path = f"--{option.replace('_', '-')}", getattr(chosen, option)
         if not path:
             continue
-        path = Path(path)
-        place = path.resolve()
+        place = os.path.realpath(path)
         if option in ("predictions", "per_image", "html"):
-            _check_output(name, path)
             if place in taken:
                 raise OptionError(f"{name} is {path}, which is {taken[place]} too: name another file.")
-            if place.exists() and place.is_relative_to(Path(chosen.data).resolve()):
-                raise OptionError(f"{name} is {path}, a file in the data set's folder: name another file.")
+            if Path(place).is_relative_to(data):
+                raise OptionError(f"{name} is {path}, in the data set's folder: name a file elsewhere.")
+            _check_output(name, path)
         taken.setdefault(place, name)
 
 
 def _check_output(name: str, path: Path) -> None:
     """Refuses a file that could not be written."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise OptionError(f"{name} is {path}, a folder: name a file.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OptionError(f"{name} is {path}, which is no ordinary file: name one.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -280,7 +282,8 @@ def _write(path: Path | None, make: Callable[[], str]) -> bool:
         return True
     text = make()
     try:
-        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+        # Through a link to the file itself: replacing the link would leave the old file standing.
+        write_atomically(Path(os.path.realpath(path)), lambda part: part.write_text(text, encoding="utf-8"))
     except OSError as error:
         print(f"{path} could not be written: {error.strerror or error}.", file=sys.stderr)
         return False

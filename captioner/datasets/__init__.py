@@ -5,6 +5,7 @@
 `dataset` says what a data set is; `coco`, `flickr` and `table` each read one family of files; `shapes` draws its own.
 """
 
+import os
 from pathlib import Path
 
 from captioner.datasets import coco, flickr, table
@@ -47,7 +48,7 @@ def load_dataset(path: str | Path) -> Dataset:
 
         return load_shapes()
     path = Path(path).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):  # pathlib raises for names longer than a file's may be
         raise DataError(f"There is nothing at {path}. {_UNDERSTOOD}")
     for reader in (coco, flickr, table):
         dataset = reader.read(path)

@@ -29,10 +29,15 @@ def read_results(path: Path) -> list[Any]:
 
 
 def split_of(entries: Sequence[Any], data: Dataset) -> str:
-    """The split with most of the entries' images; all of them where they are spread over several."""
-    wanted = {key for entry in entries if (key := _key(entry))}
-    found = {split: len(wanted.intersection(_names(data.split(split)))) for split in (*data.splits, ALL)}
-    return max(found, key=found.__getitem__)
+    """The split whose images are likest the entries' (overlap over union); ALL where they are of several."""
+    names = _names(data.images)
+    wanted = {names.get(key, key) for entry in entries if (key := _key(entry))}
+
+    def likeness(split: str) -> float:
+        there = {image.name for image in data.split(split)}
+        return len(wanted & there) / len(wanted | there)
+
+    return max((*data.splits, ALL), key=likeness)
 
 
 def match_results(

@@ -47,7 +47,10 @@ def meteor(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
     answers = _run("METEOR", [java, *arguments], folder, "".join(line + "\n" for line in lines)).splitlines()
     if len(answers) != len(hypotheses):
         raise OptionError(f"METEOR's program gave {len(answers)} answers for {len(hypotheses)} captions.")
-    counts = np.array([answer.split() for answer in answers], dtype=np.float64)
+    try:
+        counts = np.array([answer.split() for answer in answers], dtype=np.float64).reshape(-1, CHUNKS + 3)
+    except ValueError:
+        raise OptionError(f"METEOR's program did not answer with counts: {answers[0]!r}.") from None
     # A caption matched as a whole, in one chunk, is not fragmented at all: METEOR counts no chunk then.
     whole = (counts[:, CHUNKS] == 1) & (counts[:, CHUNKS + 1 :] == counts[:, :2]).all(axis=1)
     counts[whole, CHUNKS] = 0.0
@@ -119,7 +122,12 @@ def _program(metric: str) -> tuple[str, Path]:
 
 def _run(metric: str, command: Sequence[str], folder: Path, text: str = "") -> str:
     """What the program prints when it is given `text`; raises OptionError where it fails."""
-    done = subprocess.run(command, cwd=folder, input=text, capture_output=True, encoding="utf-8", check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=folder, input=text, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+    except OSError as error:
+        raise OptionError(f"{metric}'s program cannot be run by {command[0]}: {error.strerror or error}.") from None
     if done.returncode != 0:
         lines = (done.stderr + done.stdout).splitlines() or ["no message"]
         reason = next((line for line in lines if "Error" in line or "Exception" in line), lines[-1])

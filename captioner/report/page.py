@@ -189,7 +189,7 @@ def _histogram(evaluation: Evaluation) -> _Html:
     """How the images' CIDEr-D is spread, of all of them."""
     (scores,) = (metric.images for metric in evaluation.metrics if metric.name == "CIDEr-D")
     step = max(1, math.ceil(scores.max() / _BARS))
-    counts = np.bincount((scores // step).astype(int))
+    counts = np.bincount((scores // step).astype(int).clip(max=_BARS - 1))
     drawn = []
     for place, count in enumerate(counts.tolist()):
         height = 100 * count / counts.max()

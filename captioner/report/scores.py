@@ -142,7 +142,7 @@ def record(report: Report) -> dict[str, Any]:
         "length": evaluation.length,
         "longest": evaluation.longest,
         "reference_length": evaluation.reference_length,
-        "length_ratio": evaluation.length_ratio,
+        "length_ratio": evaluation.length_ratio if math.isfinite(evaluation.length_ratio) else None,
         "exact": evaluation.exact / 100,
         "distinct": evaluation.distinct,
         "habits": asdict(ours),
