@@ -420,6 +420,13 @@ def test_every_caption_is_one_line_for_meteor(pretended_java):
         meteor([["a\n", "|||", "b"], []], [[["a", "|||dog"], ["x\r\n"]], [["c"]]])
 
 
+def test_an_answer_that_is_none_is_one_sentence(pretended_java):
+    """METEOR's program may end well and have said something else."""
+    pretended_java("print('Error: specify SCORE or EVAL')")
+    with pytest.raises(OptionError, match="did not answer with counts: 'Error"):
+        meteor([["a"]], [[["a"]]])
+
+
 def test_a_failing_program_is_one_sentence(pretended_java):
     """What went wrong in Java is told without its stack of calls."""
     pretended_java("import sys; sys.exit('Exception in thread main: out of memory\\n  at x\\n  at y')")
