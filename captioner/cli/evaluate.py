@@ -91,12 +91,10 @@ def run(chosen: argparse.Namespace) -> int:
 
     also = _also(chosen)
     with contextlib.redirect_stdout(sys.stderr):  # what the checks report is not data
-        data, split, results = _read(chosen)
+        data, split, entries = _read(chosen)
         captioner = None if chosen.results else _load(chosen)
-        images, captions = _match(chosen, data, split, results, check_pictures=captioner is not None)
-    if captioner:
-        captions[None] = _caption(captioner, chosen, images)
-    ours = captions[chosen.results]
+        images, results = _match(chosen, data, split, entries, check_pictures=captioner is not None)
+    ours = _caption(captioner, images) if captioner else results[chosen.results]
     # Before anything else can go wrong: captioning may have taken an hour.
     written = _write(chosen.predictions, lambda: results_text(images, ours))
 
@@ -107,7 +105,7 @@ def run(chosen: argparse.Namespace) -> int:
         words = set(captioner.file.vocabulary.words) - set(SPECIAL_WORDS)
         report = replace(report, vocabulary=(len(used & words), len(words)))
     if chosen.compare:
-        theirs = captions[chosen.compare]
+        theirs = results[chosen.compare]
         others = evaluate(images, [theirs[image.name] for image in images], also=also)
         differences = compare(evaluation, others, resamples=chosen.resamples)
         report = replace(report, compared=Comparison(str(chosen.compare), others, differences))
@@ -191,6 +189,8 @@ def _load(chosen: argparse.Namespace) -> "Captioner":
 
     captioner = Captioner.load(chosen.model, chosen.device)
     captioner.image = replace(captioner.image, **given(ImageOptions, chosen))
+    search = replace(captioner.file.search, **given(SearchOptions, chosen))
+    captioner.file = replace(captioner.file, search=search)
     return captioner
 
 
@@ -198,42 +198,39 @@ def _match(
     chosen: argparse.Namespace,
     data: "Dataset",
     split: str,
-    results: "dict[Path, list[Any]]",
+    entries: "dict[Path, list[Any]]",
     *,
     check_pictures: bool,
-) -> "tuple[Sequence[CaptionedImage], dict[Path | None, dict[str, str]]]":
+) -> "tuple[Sequence[CaptionedImage], dict[Path, dict[str, str]]]":
     """The images to score, and their captions in each results file by the image's name."""
     from captioner.datasets import ALL, check_dataset
     from captioner.datasets.results import match_results
 
     splits = None if split == ALL else [split]
     images = check_dataset(data, splits=splits, skip_bad=chosen.skip_bad, pictures=check_pictures).split(split)
-    captions: dict[Path | None, dict[str, str]] = {
-        path: match_results(path, entries, images, skip_bad=chosen.skip_bad) for path, entries in results.items()
-    }
-    images = tuple(image for image in images if all(image.name in found for found in captions.values()))
+    results = {path: match_results(path, found, images, skip_bad=chosen.skip_bad) for path, found in entries.items()}
+    images = tuple(image for image in images if all(image.name in captions for captions in results.values()))
     if not images:
         raise DataError(f"{' and '.join(map(str, results))} have no image in common.")
     few = sum(len(image.captions) < 2 for image in images)
     if chosen.human and few:
         raise DataError(f"{few:,} of {len(images):,} images have fewer than two references: leave --human out.")
-    return images, captions
+    return images, results
 
 
-def _caption(captioner: "Captioner", chosen: argparse.Namespace, images: "Sequence[CaptionedImage]") -> dict[str, str]:
+def _caption(captioner: "Captioner", images: "Sequence[CaptionedImage]") -> dict[str, str]:
     """The model's caption of each image, by the image's name."""
     from tqdm import tqdm
 
     from captioner.datasets.batches import load_pixels
     from captioner.predictor import BATCH
 
-    search = replace(captioner.file.search, **given(SearchOptions, chosen))
     print(f"Captioning {len(images):,} pictures.", file=sys.stderr)
     captions: list[str] = []
     batches = [list(range(first, min(first + BATCH, len(images)))) for first in range(0, len(images), BATCH)]
     with tqdm(total=len(images), unit="picture", disable=None) as bar:
         for pixels in load_pixels(images, captioner.image, batches):
-            captions += [caption.text for caption in captioner.caption_pixels(list(pixels), search=search)]
+            captions += [caption.text for caption in captioner.caption_pixels(list(pixels))]
             bar.update(len(pixels))
     return dict(zip((image.name for image in images), captions, strict=True))
 
@@ -249,7 +246,7 @@ def _facts(
     if captioner is None:
         facts = {"captions": str(chosen.results)}
     else:
-        search = replace(captioner.file.search, **given(SearchOptions, chosen))
+        search = captioner.file.search
         penalty, words = search.length_penalty, search.max_length
         facts = {
             "model": f"{captioner.name}, fit {captioner.image.fit} to {captioner.image.size}",
