@@ -106,7 +106,7 @@ _RULES = [
 ]
 _LONGEST_CACHED = 24
 # Where a rule may look over white space or ask for the end of the caption. A caption without is scanned word by word.
-_ACROSS_SPACES = re.compile(r"[<(]|\d\s\d|\.\s+\d|[A-Za-z]\.\s")
+_ACROSS_SPACES = re.compile(r"[<(]|\d\s\d|\.\s+\d|(?:(?<![a-z])[A-Za-z]|['’`;]\w{1,8})\.\s")
 
 _SYMBOLS = re.compile(
     "[¡-£¥-©¬®-´¶-¹¼-¿×÷‖‗‚‟-•‰-‸※‾-⁂⁄⁰⁴-⁾₀-₎ℂ-℄℈℉℔№-℘℞-℣℥℧℩℮⅓-⅞←-⯿、。〒・！-／：-＠［-｀｛-･￠￡￥￦]"
