@@ -3,19 +3,23 @@
     python train.py shapes                        drawn pictures, no download, some minutes on a laptop
     python train.py data/flickr8k                 Flickr8k, Flickr30k, COCO or a Karpathy split: recognised
     python train.py my_photos                     a folder of pictures with captions.csv or captions.jsonl
-    python train.py my_photos --start-from bundled --fine-tune all     go on from the model that ships
+    python train.py my_photos --start-from fast --fine-tune all        go on from the model that ships
     python train.py data/flickr8k --output runs/a --resume             go on after a stop
+    python train.py data/flickr8k --preset flickr8k                    the bundled model, from first step to last
 
-A run lives in its --output folder: best.safetensors, last.safetensors, log.jsonl and resume.pt.
+A run lives in its --output folder: best.safetensors, last.safetensors, log.jsonl and resume.pt. A preset is several
+runs, each in a folder below.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, OptionError
 from captioner.options import (
     DEVICES_HELP,
+    PRESETS,
     DecoderOptions,
     EncoderOptions,
     ImageOptions,
@@ -39,11 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where the run lives (default: runs/ and the data's name)"
     )
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="a recipe of several stages; other options given go over those of each stage"
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out what the data check finds, and train on the rest"
     )
-    parser.add_argument("--start-from", metavar="MODEL", help="a model file to go on from, or 'bundled'")
+    parser.add_argument(
+        "--start-from", metavar="MODEL", help="a model to go on from: a bundled one by its name, or a model file"
+    )
     parser.add_argument(
         "--features",
         type=Path,
@@ -67,22 +76,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(chosen: argparse.Namespace) -> int:
     """Reads and checks the data, trains, and says how to try the model."""
+    if chosen.preset and chosen.start_from:
+        raise OptionError("--start-from does not go with --preset, which decides what each stage starts from.")
     from captioner.datasets import load_dataset
     from captioner.datasets.check import check_dataset
     from captioner.training.loop import check_choices, train
+    from captioner.training.presets import check_preset, train_preset
 
     data = load_dataset(chosen.data)
     print(data.describe(), flush=True)
     output = chosen.output or Path("runs") / (Path(chosen.data).resolve().name if chosen.data != "shapes" else "shapes")
-    choices = {
+    choices: dict[str, Any] = {
         "given": {options.__name__: given(options, chosen) for options in OPTIONS},
         "output": output,
         "resume": chosen.resume,
-        "start_from": chosen.start_from,
     }
-    check_choices(data, **choices)
+    choices |= {"preset": chosen.preset} if chosen.preset else {"start_from": chosen.start_from}
+    check, go = (check_preset, train_preset) if chosen.preset else (check_choices, train)
+    check(data, **choices)
     data = check_dataset(data, skip_bad=chosen.skip_bad)
-    best = train(data, **choices, features=chosen.features, device=chosen.device)
+    best = go(data, **choices, features=chosen.features, device=chosen.device)
     if best is None:
         return 130
     print(f"Try it:\n  python app.py --model {best}\n  python -m captioner caption PHOTO --model {best}")

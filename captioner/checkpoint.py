@@ -5,6 +5,7 @@ Loading a model file builds the network without downloading anything, and unpick
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,17 +19,23 @@ from torch import Tensor
 from captioner.errors import CaptionerError, ModelFileError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel, ModelOptions
-from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict, to_dict
+from captioner.options import MODELS, DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict, to_dict
 from captioner.text import TOKENISERS, Vocabulary
 
-FORMAT = 1
-"""Version of the model file's layout. A reader refuses files of a later one."""
+FORMAT = 2
+"""Version of the model file's layout. A reader takes it and all before it, and refuses files of a later one.
 
-BUNDLED = Path(__file__).parent / "pretrained" / "captioner.safetensors"
-"""The model that ships with the package."""
+2 may hold a second decoder (`reverse` in its header), a decoder that normalises the features, and 8-bit weights; 1 has
+none of these.
+"""
+
+BUNDLED_MODELS = {name: Path(__file__).parent / "pretrained" / f"{name}.safetensors" for name in MODELS}
+"""The models that ship with the package, by name, the default first."""
+
+BUNDLED = BUNDLED_MODELS[MODELS[0]]
 
 _HEADER = "captioner"
-_TIED = "decoder.output.weight"  # the same tensor as the embedding where they are tied: stored once
+_SCALE = ":scale"  # behind the name of a tensor of integers: the name of its rows' scales
 
 
 @dataclass(frozen=True)
@@ -45,29 +52,67 @@ class ModelFile:
     """The version of the rules by which its training captions became words."""
 
 
-def save_model(path: Path, file: ModelFile, *, half: bool = False) -> None:
-    """Writes a model file, its weights in float16 if `half` (for shipping), otherwise as they are."""
+def model_path(model: str | os.PathLike[str] | None) -> Path:
+    """The file of a model: of a bundled one for its name, of the default one for None, else the path itself.
+
+    Names win over files of the same name in the working folder; "./fast" and Path("fast") are files.
+    """
+    if model is None:
+        return BUNDLED
+    return BUNDLED_MODELS[model] if isinstance(model, str) and model in BUNDLED_MODELS else Path(model)
+
+
+def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
+    """Writes a model file; if `small`, for shipping, at little more than a quarter of the size.
+
+    A small file holds each matrix and kernel as 8-bit integers with a scale for each of its rows (a convolution's
+    output channel, a word's embedding): the largest value of a row becomes 127 or -127, the others are rounded. The
+    model that is loaded from it computes in float32 all the same.
+    """
     header = {
         "format": FORMAT,
         "image": to_dict(file.model.options.image),
         "encoder": to_dict(file.model.options.encoder),
         "decoder": to_dict(file.model.options.decoder),
+        "reverse": file.model.options.reverse,
         "search": to_dict(file.search),
         "tokeniser": file.tokeniser,
         "vocabulary": file.vocabulary.words,
         "provenance": file.provenance,
     }
     tensors = file.model.state_dict()
-    if file.model.options.decoder.tied:
-        del tensors[_TIED]
-    tensors = {name: _for_disk(tensor, half) for name, tensor in tensors.items()}
+    for output in _tied(file.model.options):
+        del tensors[output]
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if small:
+        tensors = {name: part for item in tensors.items() for name, part in _rounded(*item).items()}
     metadata = {_HEADER: json.dumps(header, ensure_ascii=False)}
     write_atomically(path, lambda part: save_file(tensors, part, metadata=metadata))
 
 
-def _for_disk(tensor: Tensor, half: bool) -> Tensor:
-    dtype = torch.float16 if half and tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to("cpu", dtype).contiguous()
+def _tied(options: ModelOptions) -> dict[str, str]:
+    """The output layers that are the same tensor as an embedding, which alone is stored: its name by theirs."""
+    if not options.decoder.tied:
+        return {}
+    decoders = ("decoder", "reverse") if options.reverse else ("decoder",)
+    return {f"{decoder}.output.weight": f"{decoder}.embedding.weight" for decoder in decoders}
+
+
+def _rounded(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A tensor as a small file holds it: a matrix as integers and scales, anything else as it is."""
+    if tensor.ndim < 2:
+        return {name: tensor}
+    rows = tensor.flatten(1)
+    scale = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+    return {name: (rows / scale[:, None]).round().to(torch.int8).view_as(tensor), name + _SCALE: scale}
+
+
+def _restored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, small or not, as the network wants them."""
+    scales = {name: tensors.pop(name + _SCALE) for name in list(tensors) if name + _SCALE in tensors}
+    for name, scale in scales.items():
+        tensors[name] = tensors[name].float() * scale.view(-1, *[1] * (tensors[name].ndim - 1))
+    return tensors
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -104,14 +149,15 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> ModelFile:
         options = ModelOptions(
             image=from_dict(ImageOptions, header["image"]),
             encoder=from_dict(EncoderOptions, header["encoder"]),
-            decoder=from_dict(DecoderOptions, header["decoder"]),
+            decoder=from_dict(DecoderOptions, {"normalise": False, **header["decoder"]}),
             vocabulary_size=len(vocabulary),
+            reverse=header.get("reverse", False),
         )
         search = from_dict(SearchOptions, header["search"])
         model = CaptionModel(options)
-        tensors = load_file(path)
-        if options.decoder.tied:
-            tensors[_TIED] = tensors["decoder.embedding.weight"]
+        tensors = _restored(load_file(path))
+        for output, embedding in _tied(options).items():
+            tensors[output] = tensors[embedding]
         model.load_state_dict(tensors)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, CaptionerError) as error:
         raise ModelFileError(f"{path} cannot be loaded: {str(error).splitlines()[0]} Train or copy it anew.") from error

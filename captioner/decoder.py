@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from captioner.options import DecoderOptions
 
@@ -67,12 +69,16 @@ class Decoder(nn.Module):
     def read(self, features: Tensor) -> Memory:
         """Features (B, R, C) -> what every hypothesis of each image shares; called once per image."""
         batch = features.shape[0]
+        if self.options.normalise:
+            features = functional.layer_norm(features, features.shape[-1:])
         start = torch.tanh(self.start_state(features.mean(1)))
         start = start.view(batch, 1, self.states, self.options.layers, self.options.hidden_size)
         if self.options.attention == "none":
             return Memory(start.unbind(2), None, None)
-        features = self.dropout(features)
-        return Memory(start.unbind(2), self.key(features), self.value(features))
+        # Whole channels are dropped, and from what is seen, not from where to look: with noise in the keys attention
+        # stays close to even (measured: see docs/experiments.md).
+        seen = features * self.dropout(features.new_ones(batch, 1, features.shape[2]))
+        return Memory(start.unbind(2), self.key(features), self.value(seen))
 
     def start(self, memory: Memory) -> State:
         """The recurrent state before the first word: one hypothesis an image, tensors (B, 1, layers, hidden)."""
@@ -81,45 +87,65 @@ class Decoder(nn.Module):
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
         """Tokens (B, K), state (B, K, ...) -> logits (B, K, V) of the next word, and the state after `tokens`."""
         outputs, state = self._run(tokens.unsqueeze(-1), state)
-        logits, _ = self._write(outputs, memory)
-        return logits.squeeze(2), state
+        outputs, _ = self._look(outputs, memory)
+        return self._write(outputs).squeeze(2), state
 
-    def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, features: Tensor, tokens: Tensor, real: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Teacher forcing: features (B, R, C), tokens (B, K, T) -> logits (B, K, T, V), attention (B, K, T, R).
 
         Position t of the logits is the prediction after reading tokens 0..t. Attention weights are the mean over
         heads and sum to 1 over the R features; without attention they are None.
+
+        `real` (B, K, T), a caption's real positions before its others, asks for those logits alone: (M, V), in the
+        order of `tokens[real]`. Half of a batch of captions is padding, which then costs next to nothing.
         """
-        memory = self.read(features)
+        return self.follow(tokens, self.read(features), real)
+
+    def follow(self, tokens: Tensor, memory: Memory, real: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """`forward` from what `read` gave."""
         captions = tokens.shape[1]
         state = tuple(part.expand(-1, captions, -1, -1) for part in self.start(memory))
-        outputs, _ = self._run(tokens, state)
-        return self._write(outputs, memory)
+        outputs, _ = self._run(tokens, state, None if real is None else real.sum(-1))
+        outputs, attention = self._look(outputs, memory)
+        return self._write(outputs if real is None else outputs[real]), attention
 
-    def _run(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """The recurrence over tokens (B, K, T): outputs (B, K, T, hidden) and the state after the last token."""
-        batch, captions, _ = tokens.shape
+    def _run(self, tokens: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """The recurrence over tokens (B, K, T): outputs (B, K, T, hidden) and the state after the last token.
+
+        With `lengths` (B, K) each caption ends after as many tokens; outputs behind are zero.
+        """
+        batch, captions, longest = tokens.shape
         inputs = self.dropout(self.embedding(tokens)).flatten(0, 1)
         # torch's cells want (layers, B * K, hidden); one layer needs no copy for it
         before = tuple(part.flatten(0, 1).transpose(0, 1).contiguous().to(inputs.dtype) for part in state)
-        outputs, after = self.cell(inputs, before if self.states == 2 else before[0])
+        start = before if self.states == 2 else before[0]
+        if lengths is None:
+            outputs, after = self.cell(inputs, start)
+        else:  # packing wants at least one token each; what a caption without any writes, nobody reads
+            ends = lengths.flatten().clamp(min=1).cpu()
+            packed = pack_padded_sequence(inputs, ends, batch_first=True, enforce_sorted=False)
+            outputs, after = self.cell(packed, start)
+            outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=longest)
         after = after if self.states == 2 else (after,)
         return (
             outputs.unflatten(0, (batch, captions)),
             tuple(part.transpose(0, 1).unflatten(0, (batch, captions)) for part in after),
         )
 
-    def _write(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """Recurrent outputs (B, K, T, hidden) -> logits (B, K, T, V) and attention (B, K, T, R)."""
-        attention = None
-        if memory.keys is not None and memory.values is not None:
-            batch, captions, length, _ = outputs.shape
-            queries = self.query(outputs).flatten(1, 2)
-            context, weights = self._attend(queries, memory.keys, memory.values)
-            attention = weights.view(batch, captions, length, -1)
-            outputs = torch.cat([outputs, context.view_as(outputs)], -1)
+    def _look(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Recurrent outputs (B, K, T, hidden) -> the same with their contexts behind them, attention (B, K, T, R)."""
+        if memory.keys is None or memory.values is None:
+            return outputs, None
+        batch, captions, length, _ = outputs.shape
+        queries = self.query(outputs).flatten(1, 2)
+        context, weights = self._attend(queries, memory.keys, memory.values)
+        attention = weights.view(batch, captions, length, -1)
+        return torch.cat([outputs, context.view_as(outputs)], -1), attention
+
+    def _write(self, outputs: Tensor) -> Tensor:
+        """What `_look` gives, (..., 2 * hidden), or hidden without attention -> logits (..., V)."""
         combined = torch.tanh(self.combine(self.dropout(outputs)))
-        return self.output(self.dropout(combined)), attention
+        return self.output(self.dropout(combined))
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (B, Q, hidden) on keys and values (B, R, hidden) -> context (B, Q, hidden), weights (B, Q, R)."""

@@ -5,12 +5,14 @@ nothing of captions.
 """
 
 import functools
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision import models
 
 from captioner.errors import OptionError
@@ -81,6 +83,8 @@ class Encoder(nn.Module):
             )
         kept = names[: names.index(options.stage) + 1] if options.stage else names
         trunk = nn.Sequential(OrderedDict((name, stages[name]) for name in kept))
+        if imagenet:
+            _fold_batch_norms(trunk)
         # Convolutions on a CPU are more than twice as fast with weights and images in this layout (measured).
         self.trunk = trunk.to(memory_format=torch.channels_last)
         self.trusts_statistics = imagenet
@@ -155,6 +159,33 @@ def _build(name: str, *, imagenet: bool) -> nn.Module:
     # Inception's own initialisation draws from a truncated normal, which takes half a minute; nobody needs it.
     extra = {"init_weights": False, "aux_logits": False} if name == "inception_v3" else {}
     return models.get_model(name, weights=None, **extra)
+
+
+@torch.no_grad()
+def _fold_batch_norms(trunk: nn.Module) -> None:
+    """Moves what each batch norm multiplies by into the convolution before it; the network computes the same.
+
+    The optimizer's steps depend on how a network is written down. So they are the same for torchvision's weights and
+    for the copies with folded batch norms that go around. Batch norms keep their bias, and their eval mode does nothing
+    else any more.
+    """
+    for module in trunk.modules():
+        for convolution, norm in itertools.pairwise(module.children()):
+            if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+                continue
+            mean, variance = norm.running_mean, norm.running_var
+            assert mean is not None  # torchvision's networks track them
+            assert variance is not None
+            weight, bias = fuse_conv_bn_weights(
+                convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
+            )
+            convolution.weight.copy_(weight)
+            if convolution.bias is not None:
+                convolution.bias.zero_()
+            norm.bias.copy_(bias)
+            norm.weight.fill_(1)
+            mean.zero_()
+            variance.fill_(1 - norm.eps)
 
 
 def _stages(network: nn.Module) -> "OrderedDict[str, nn.Module]":

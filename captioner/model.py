@@ -1,4 +1,4 @@
-"""The whole network: an encoder, a decoder, and the options both were made from."""
+"""The whole network: an encoder, one or two decoders, and the options they were made from."""
 
 from dataclasses import dataclass
 
@@ -18,6 +18,8 @@ class ModelOptions:
     encoder: EncoderOptions
     decoder: DecoderOptions
     vocabulary_size: int
+    reverse: bool = False
+    """There is a second decoder, which reads and writes captions from their end to their start."""
 
 
 class CaptionModel(nn.Module):
@@ -31,7 +33,16 @@ class CaptionModel(nn.Module):
         super().__init__()
         self.options = options
         self.encoder = Encoder(options.encoder, image_size=options.image.size, imagenet=imagenet)
-        self.decoder = Decoder(options.decoder, channels=self.encoder.channels, vocabulary_size=options.vocabulary_size)
+        self.decoder = self._decoder()
+        # Schuster and Paliwal 1997, "Bidirectional Recurrent Neural Networks": two networks of one shape, one for each
+        # direction. A caption that is still being written has no right-hand side, so here the second one judges whole
+        # captions only, and both are models of their own (Liu et al. 2016, "Agreement on Target-bidirectional Neural
+        # Machine Translation").
+        self.reverse = self._decoder() if options.reverse else None
+
+    def _decoder(self) -> Decoder:
+        options = self.options
+        return Decoder(options.decoder, channels=self.encoder.channels, vocabulary_size=options.vocabulary_size)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W), uint8, fitted by `images.to_tensor` -> features (B, R, C)."""

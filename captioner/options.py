@@ -16,8 +16,15 @@ from captioner.errors import OptionError
 FITS = ("squash", "crop", "pad")
 CELLS = ("rnn", "lstm", "gru")
 ATTENTIONS = ("additive", "dot", "none")
+OBJECTIVES = ("likelihood", "self-critical")
+DIRECTIONS = ("left-to-right", "right-to-left")
 ENCODER_WEIGHTS = ("imagenet", "bundled", "none")
+PRESETS = ("flickr8k", "flickr8k-fast", "coco")
 PRECISIONS = ("auto", "float32", "bfloat16")
+MODELS = ("fast",)
+"""Names of the models that come with the package, the default first."""
+
+MODEL_HELP = f"a bundled model ({', '.join(MODELS)}) or a model file (./{MODELS[0]} is a file); default: {MODELS[0]}"
 DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one"
 
 Options = TypeVar("Options")
@@ -78,6 +85,12 @@ class ImageOptions(_Checked):
     size: int = option(
         224, "side of the square the encoder sees, in pixels", minimum=16, maximum=2048, flag="image-size"
     )
+    detail: int | None = option(
+        None,
+        "reduce pictures to this side first: a model that learnt from small copies sees photos as sharp as those",
+        minimum=16,
+        maximum=2048,
+    )
     interpolation: str = option("bilinear", "resampling filter", choices=("bilinear", "bicubic"), hidden=True)
     mean: tuple[float, ...] = option((0.485, 0.456, 0.406), "subtracted from RGB in 0..1", hidden=True)
     std: tuple[float, ...] = option((0.229, 0.224, 0.225), "RGB in 0..1 is divided by it", hidden=True)
@@ -99,7 +112,8 @@ class DecoderOptions(_Checked):
     attention: str = option(
         "dot", "how the decoder looks at the features; none: they only start it", choices=ATTENTIONS
     )
-    heads: int = option(1, "attention heads (dot only); they divide the hidden size", minimum=1, maximum=64)
+    heads: int = option(8, "heads of dot attention; they divide the hidden size", minimum=1, maximum=64)
+    normalise: bool = option(True, "the features of each grid cell are normalised first (layer norm)")
     layers: int = option(1, "recurrent layers", minimum=1, maximum=8)
     embedding_size: int = option(512, "width of the word embeddings", minimum=1, maximum=8192)
     hidden_size: int = option(512, "width of the recurrent state and of attention", minimum=1, maximum=8192)
@@ -108,11 +122,7 @@ class DecoderOptions(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.attention != "dot" and self.heads != 1:
-            raise OptionError(
-                f"--heads is {self.heads} with --attention {self.attention}: only dot attention has heads."
-            )
-        if self.hidden_size % self.heads:
+        if self.attention == "dot" and self.hidden_size % self.heads:
             raise OptionError(
                 f"--heads is {self.heads}, not a divisor of --hidden-size {self.hidden_size}: choose one."
             )
@@ -130,18 +140,43 @@ class SearchOptions(_Checked):
         minimum=0.0,
         maximum=5.0,
     )
+    rerank: float = option(
+        0.0,
+        "share of the right-to-left decoder in ranking the finished hypotheses; 0: it is not asked",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+    def check_model(self, *, reverse: bool) -> None:
+        """Raises OptionError where the right-to-left decoder of a model that has none (`reverse`) is to be asked."""
+        if self.rerank and not reverse:
+            raise OptionError(
+                f"--rerank is {self.rerank}, but the model has no right-to-left decoder: set it to 0, or choose a "
+                "model that has one."
+            )
 
 
 @dataclass(frozen=True)
 class TrainingOptions(_Checked):
     """How the model learns."""
 
+    objective: str = option(
+        "likelihood",
+        "what is learnt: to make the references probable, or (from a trained model on) to score high in CIDEr-D",
+        choices=OBJECTIVES,
+    )
+    direction: str = option(
+        "left-to-right",
+        "which decoder learns: the one that writes, or a second one that reads captions from their end and re-ranks",
+        choices=DIRECTIONS,
+    )
+    samples: int = option(5, "captions drawn for each picture (self-critical only)", minimum=2, maximum=100)
     epochs: int = option(12, "passes over the training pictures", minimum=1, maximum=10_000)
     batch_size: int = option(32, "pictures a step, each with all its captions", minimum=1, maximum=65_536)
     learning_rate: float = option(1e-3, "peak learning rate of the decoder", minimum=0.0, maximum=10.0)
     encoder_weights: str = option(
         "imagenet",
-        "what the encoder starts from: torchvision's ImageNet weights, the bundled model's, or none (random)",
+        "what the encoder starts from: torchvision's ImageNet weights, those of a bundled model that has it, or none",
         choices=ENCODER_WEIGHTS,
     )
     fine_tune: str | None = option(

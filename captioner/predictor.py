@@ -9,11 +9,11 @@ from typing import cast, overload
 import torch
 from torch import Tensor
 
-from captioner.checkpoint import BUNDLED, ModelFile, load_model
+from captioner.checkpoint import ModelFile, load_model, model_path
 from captioner.device import pick_device
 from captioner.generation import Caption, caption_features
 from captioner.images import ImageSource, to_tensor
-from captioner.options import ImageOptions, SearchOptions
+from captioner.options import MODELS, ImageOptions, SearchOptions
 
 BATCH = 16
 """Pictures that go through the network together."""
@@ -41,18 +41,20 @@ class Captioner:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str] | None = None, device: str = "auto", *, image: ImageOptions | None = None
+        cls, model: str | os.PathLike[str] | None = None, device: str = "auto", *, image: ImageOptions | None = None
     ) -> "Captioner":
-        """Loads a model file, or the bundled model for None. Never touches the network.
+        """Loads a model file, or a bundled model by its name in `options.MODELS`, None for the first. No network.
 
-        `image` overrides how pictures are fitted, which the model file otherwise decides; keep that unless you are
-        measuring its effect. Raises ModelFileError for a file that is no model and OptionError for a device that is
-        not there.
+        Names win over files: "./fast" and Path("fast") are files. `image` overrides how pictures are fitted, which the
+        model file otherwise decides; keep that unless you are measuring its effect. Raises ModelFileError for a file
+        that is no model and OptionError for a device that is not there.
         """
         place = pick_device(device)
-        file = load_model(Path(path) if path is not None else BUNDLED, place)
-        name = "bundled" if path is None else Path(path).name
-        return cls(file, place, name=name, image=image)
+        model = MODELS[0] if model is None else model
+        path = model_path(model)
+        bundled = path != Path(model)
+        name = f"the bundled model {model}" if bundled else path.name
+        return cls(load_model(path, place), place, name=name, image=image)
 
     @overload
     def __call__(self, images: ImageSource, *, search: SearchOptions | None = None) -> Caption: ...  # type: ignore[overload-overlap]  # str is a Sequence
@@ -84,4 +86,4 @@ class Captioner:
             return []
         with self._lock, torch.inference_mode():
             features = self.file.model.encode(torch.stack(list(pixels)).to(self.device))
-            return caption_features(self.file.model.decoder, features, self.file.vocabulary, search or self.file.search)
+            return caption_features(self.file.model, features, self.file.vocabulary, search or self.file.search)

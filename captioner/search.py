@@ -1,4 +1,4 @@
-"""Greedy and beam search over any step function; knows no text and no images.
+"""Greedy and beam search, and sampling, over any step function; knows no text and no images.
 
 Promises, each proved in tests/test_search.py: an image's hypotheses do not depend on the other images of its batch; a
 beam as wide as the language finds what exhaustive search finds; stopping early changes no result; a forbidden token
@@ -38,7 +38,7 @@ class Hypothesis:
     finished: bool
     """It reached the end; False: it was cut at the greatest length."""
     score: float
-    """What it was ranked by: log-probability / len(log_probabilities) ** length_penalty."""
+    """What the search ranks it by: log-probability / len(log_probabilities) ** length_penalty."""
 
     @property
     def log_probability(self) -> float:
@@ -106,7 +106,7 @@ def greedy_search(
         length = words.index(end) if finished else options.max_length
         counted = logs[: length + finished]
         if not all(map(math.isfinite, counted)) or math.isnan(logs[length]):
-            raise _not_finite(image)
+            raise not_finite(image)
         results.append([_hypothesis(words[:length], counted, finished, options)])
     return results
 
@@ -184,7 +184,7 @@ def beam_search(
         # A finished hypothesis, however improbable, goes before an unfinished one.
         ranked = [(node, True) for node in in_pool[image]] or [(node, False) for node in in_beam[image]]
         if failed or not ranked:
-            raise _not_finite(image)
+            raise not_finite(image)
         hypotheses = []
         for node, is_finished in ranked:
             trail = []
@@ -196,6 +196,38 @@ def beam_search(
             hypotheses.append(_hypothesis(words, [node_logs[image][n] for n in trail], is_finished, options))
         results.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
     return results
+
+
+@torch.no_grad()
+def sample(
+    step: Step,
+    state: State,
+    *,
+    start: int,
+    end: int,
+    never: Iterable[int] = (),
+    samples: int,
+    max_length: int,
+) -> torch.Tensor:
+    """Tokens (B, samples, T), drawn word by word from the model's probabilities with torch's global generator.
+
+    `state` and `never` as in `search`; the forbidden tokens' probability goes to the others. A sample is without start
+    and repeats its end behind it; one that has not ended after `max_length` tokens is cut there.
+    """
+    state = tuple(part.expand(-1, samples, *part.shape[2:]) for part in state)
+    tokens = torch.full((len(state[0]), samples), start, device=state[0].device)
+    forbidden = torch.tensor(list(never), dtype=torch.int64, device=tokens.device)
+    ended = torch.zeros_like(tokens, dtype=torch.bool)
+    path = []
+    for _ in range(max_length):
+        logits, state = step(tokens, state)
+        probabilities = _log_probabilities(logits, forbidden).exp()
+        tokens = torch.multinomial(probabilities.flatten(0, 1), 1).view_as(tokens).masked_fill(ended, end)
+        path.append(tokens)
+        ended |= tokens == end
+        if ended.all():  # the one sync of a step
+            break
+    return torch.stack(path, -1)
 
 
 def _log_probabilities(logits: torch.Tensor, forbidden: torch.Tensor) -> torch.Tensor:
@@ -214,7 +246,8 @@ def _hypothesis(tokens: list[int], logs: list[float], finished: bool, options: S
     return Hypothesis(tuple(tokens), tuple(logs), finished, score)
 
 
-def _not_finite(image: int) -> CaptionerError:
+def not_finite(image: int) -> CaptionerError:
+    """What is raised where a model's probabilities for an image, by its place in the batch, are no numbers."""
     return CaptionerError(
         f"The model produced no finite probabilities for image {image} of its batch: "
         "its file may be damaged, so try another model file or train it again."

@@ -1,5 +1,6 @@
 """What several test files share."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from captioner.checkpoint import ModelFile, save_model
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions
-from captioner.text import SPECIAL_WORDS, Vocabulary
+from captioner.text import END, SPECIAL_WORDS, Vocabulary
 
 torch.set_num_threads(1)  # small networks; threads that wait for a busy core make the tests ten times slower
 
@@ -52,6 +53,20 @@ def small_file() -> ModelFile:
         len(vocabulary),
     )
     return ModelFile(CaptionModel(options).eval(), vocabulary, SearchOptions(max_length=8), {"data": "nothing"})
+
+
+@pytest.fixture(scope="session")
+def both_ways_file(small_file: ModelFile) -> ModelFile:
+    """The same, with a right-to-left decoder beside the other; they are sure enough of themselves to disagree."""
+    torch.manual_seed(1)
+    model = CaptionModel(replace(small_file.model.options, reverse=True)).eval()
+    model.encoder.load_state_dict(small_file.model.encoder.state_dict())
+    assert model.reverse is not None
+    for decoder in (model.decoder, model.reverse):
+        for parameter in decoder.parameters():
+            torch.nn.init.normal_(parameter, std=0.6)
+        decoder.output.bias.data[END] += 5  # sentences come to an end
+    return replace(small_file, model=model)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from captioner.checkpoint import BUNDLED
+from captioner.options import MODELS
 
 pytest.importorskip("gradio", reason="the page needs gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
@@ -159,6 +160,29 @@ def test_a_photo_its_caption_and_a_wrong_file(browser: Browser, address: str, tm
         page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
         visit.give(LION)
         assert visit.caption()
+    visit.close()
+
+
+@pytest.mark.skipif(len(MODELS) < 2, reason="one bundled model")
+def test_the_other_model(browser: Browser, address: str) -> None:
+    """One click, and the other model captions the same photo, with sliders of its own."""
+    visit = Visit(browser, address)
+    page = visit.page
+    visit.give(LION)
+    visit.caption()
+    page.get_by_role("button", name="Advanced").click()
+    page.get_by_label("number input for Beam size").fill("1")
+    page.get_by_label("number input for Beam size").press("Tab")
+    expect(page.locator("#result table")).to_have_count(0, timeout=20_000)
+    page.get_by_role("radio", name="fast").click()
+    expect(page.locator("#model")).to_contain_text("the bundled model fast")
+    expect(page.locator("#result table")).to_have_count(1, timeout=20_000)  # not the other's beam of 1
+    assert visit.caption()
+    expect(page.get_by_label("number input for Beam size")).not_to_have_value("1")
+    page.get_by_role("radio", name="accurate").click()
+    expect(page.locator("#model")).to_contain_text("the bundled model accurate")
+    expect(page.locator("#result table")).to_have_count(0, timeout=20_000)
+    expect(page.get_by_label("number input for Beam size")).to_have_value("1")
     visit.close()
 
 

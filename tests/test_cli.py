@@ -10,10 +10,19 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner, cli
-from captioner.checkpoint import load_model
+from captioner.checkpoint import load_model, read_header, save_model
+from captioner.options import MODELS
 from tests.hostile import write_hostile_files
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def both_ways(both_ways_file, tmp_path_factory):
+    """Where a model with two decoders lies as a file."""
+    path = tmp_path_factory.mktemp("model") / "both.safetensors"
+    save_model(path, both_ways_file)
+    return str(path)
 
 
 @pytest.fixture
@@ -98,6 +107,9 @@ def test_names_with_tabs_and_new_lines_stay_on_one_line(model, photos, capsys):
         (["caption", "x.jpg", "--model", "nowhere"], "no model file nowhere"),
         (["caption", "x.jpg", "--beam-size", "0"], "--beam-size is 0"),
         (["caption", "x.jpg", "--device", "toaster"], "--device is 'toaster'"),
+        (["caption", "x.jpg", "--rerank", "1.5"], "--rerank is 1.5: it must be at most 1.0"),
+        (["caption", "x.jpg", "--rerank", "0.5"], "no right-to-left decoder"),
+        (["evaluate", "shapes", "--rerank", "0.5"], "no right-to-left decoder"),
         (["evaluate", "nowhere"], "nothing at nowhere"),
         (["info", "nowhere"], "no model file nowhere"),
         (["export", "nowhere", "out"], "no model file nowhere"),
@@ -121,6 +133,40 @@ def test_info_says_what_a_file_holds(model, capsys):
         assert part in out
     _, out, _ = call(capsys, "info", model, "--json")
     assert json.loads(out)["provenance"] == {"data": "nothing"}
+
+
+def test_bundled_models_go_by_name(model, photos, tmp_path, monkeypatch, capsys):
+    """Everywhere a model is chosen; a file of that name in the working folder is ./fast."""
+    for name in MODELS:
+        assert f"{name}.safetensors" in call(capsys, "info", name)[1]
+    assert f"{MODELS[0]}.safetensors" in call(capsys, "info")[1]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fast").write_bytes(Path(model).read_bytes())
+    assert "fast.safetensors" in call(capsys, "info", "fast")[1]
+    assert "mobilenet_v3_small" in call(capsys, "info", "./fast")[1]
+    for name in ("fast", "./fast"):
+        _, out, _ = call(capsys, "caption", photos / "a.jpg", "--model", name, "--device", "cpu")
+        captioner = Captioner.load(name, "cpu")
+        assert out == f"{photos / 'a.jpg'}\t{captioner(photos / 'a.jpg').text}\n"
+        assert captioner.name == {"fast": "the bundled model fast", "./fast": "fast"}[name]
+
+
+def test_a_model_that_reads_both_ways(model, both_ways, photos, tmp_path, capsys):
+    """`info` says so, `export` keeps it, and `--rerank` gives the second decoder its share."""
+    assert "directions     left to right\n" in call(capsys, "info", model)[1]
+    assert "directions     left to right and right to left\n" in call(capsys, "info", both_ways)[1]
+    assert call(capsys, "export", both_ways, tmp_path / "half.safetensors")[0] == 0
+    assert read_header(tmp_path / "half.safetensors")["reverse"] is True
+    assert load_model(tmp_path / "half.safetensors").model.reverse is not None
+    arguments = ["caption", photos, "--json", "--beam-size", "5", "--model", both_ways]
+    (_, plain, _), (status, reranked, _) = call(capsys, *arguments), call(capsys, *arguments, "--rerank", "1")
+    assert status == 0
+    sentences = [
+        [[r["caption"], *(o["caption"] for o in r["alternatives"])] for r in map(json.loads, out.splitlines())]
+        for out in (plain, reranked)
+    ]
+    assert [sorted(group) for group in sentences[0]] == [sorted(group) for group in sentences[1]]
+    assert sentences[0] != sentences[1]
 
 
 def test_export_writes_half_precision(model, tmp_path, capsys):

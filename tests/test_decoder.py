@@ -97,3 +97,19 @@ def test_every_parameter_learns(options):
     decoder, features, tokens = make(options)
     decoder(features, tokens)[0].square().mean().backward()
     assert not [name for name, parameter in decoder.named_parameters() if parameter.grad is None]
+
+
+@pytest.mark.parametrize("options", CASES, ids=lambda o: f"{o.cell}-{o.attention}{o.heads}-{o.layers}")
+def test_real_positions_score_as_they_do_among_padding(options):
+    """Asking for the real positions alone gives their logits, in order, and their gradients; a caption may have none."""
+    decoder, features, tokens = make(options)
+    lengths = torch.tensor([[7, 3, 1, 0], [2, 2, 2, 2], [5, 7, 6, 1]])
+    real = torch.arange(7) < lengths[..., None]
+    expected = decoder(features, tokens)[0][real]
+    found, _ = decoder(features, tokens, real)
+    torch.testing.assert_close(found, expected)
+    parameters = list(decoder.parameters())
+    weights = torch.randn_like(found)
+    theirs = torch.autograd.grad((expected * weights).sum(), parameters, retain_graph=True, allow_unused=True)
+    ours = torch.autograd.grad((found * weights).sum(), parameters, allow_unused=True)
+    torch.testing.assert_close(ours, theirs)

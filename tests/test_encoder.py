@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from captioner.encoder import FAMILIES, Encoder, encoder_names, preprocessing
+from captioner.encoder import FAMILIES, Encoder, _fold_batch_norms, encoder_names, preprocessing
 from captioner.errors import OptionError
 from captioner.options import EncoderOptions
 
@@ -69,6 +69,39 @@ def test_the_cut_network_computes_what_torchvision_does(name):
     head = whole.classifier if hasattr(whole, "classifier") else whole.fc
     with torch.inference_mode():
         torch.testing.assert_close(head(encoder(images).mean(1)), whole(images), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_folding_batch_norms_changes_no_feature(name):
+    """The same features, in every family; what was folded once is not changed by folding it again."""
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderOptions(name), image_size=96).eval()
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+            for tensor in (module.bias, module.running_mean):
+                nn.init.uniform_(tensor, -0.2, 0.2)
+    images = torch.rand(2, 3, 96, 96)
+    with torch.inference_mode():
+        before = encoder(images)
+        _fold_batch_norms(encoder.trunk)
+        torch.testing.assert_close(encoder(images), before, rtol=1e-3, atol=1e-3 * before.abs().max().item())
+    once = {key: value.clone() for key, value in encoder.state_dict().items()}
+    _fold_batch_norms(encoder.trunk)
+    torch.testing.assert_close(encoder.state_dict(), once, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "inception_v3", "resnet50"])
+def test_folded_batch_norms_multiply_by_nothing(name):
+    """In networks where a convolution comes before each batch norm, all that is left of these is a bias."""
+    encoder = Encoder(EncoderOptions(name), image_size=96)
+    _fold_batch_norms(encoder.trunk)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            scale = module.weight / (module.running_var + module.eps).sqrt()
+            torch.testing.assert_close(scale, torch.ones_like(scale), rtol=1e-6, atol=0)
+            assert not module.running_mean.any()
 
 
 def test_a_stage_cuts_the_network_earlier():

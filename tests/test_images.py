@@ -660,6 +660,18 @@ def test_crop_keeps_the_middle_and_squash_the_whole() -> None:
     assert [squash.getpixel((x, 16)) for x in (5, 16, 27)] == [(255, 0, 0), (255, 255, 255), (0, 0, 255)]
 
 
+@pytest.mark.parametrize("how", ["squash", "crop", "pad"])
+def test_a_large_photo_and_its_small_copy_look_the_same_with_detail(how: str) -> None:
+    """`detail` reduces both to the copy's side first, so a model that learnt from copies serves photos as sharp."""
+    y, x = np.mgrid[:300, :400]
+    photo = Image.fromarray(np.stack([(x * 7 + y * c) % 256 for c in (3, 5, 11)], axis=-1).astype(np.uint8))
+    copy = fit(photo, ImageOptions(fit=how, size=64))
+    options = ImageOptions(fit=how, detail=64, size=96)
+    assert torch.equal(to_tensor(photo, options), to_tensor(copy, options))
+    assert to_tensor(photo, options).shape == (3, 96, 96)
+    assert not torch.equal(to_tensor(photo, options), to_tensor(photo, ImageOptions(fit=how, size=96)))
+
+
 @pytest.mark.parametrize("size", [(80, 40), (40, 80)])
 def test_pad_centres_the_whole_picture_on_the_mean(size: tuple[int, int]) -> None:
     """The picture keeps its aspect ratio, and what is beside it becomes nearly zero when it is normalised."""

@@ -36,7 +36,7 @@ def test_options_survive_json(cls):
         (SearchOptions, {"beam_size": 0}, "--beam-size is 0"),
         (SearchOptions, {"length_penalty": float("nan")}, "--length-penalty is nan"),
         (DecoderOptions, {"heads": 3}, "--heads is 3"),
-        (DecoderOptions, {"heads": 2, "attention": "additive"}, "only dot attention has heads"),
+        (DecoderOptions, {"hidden_size": 300}, "not a divisor of --hidden-size 300"),
         (TrainingOptions, {"label_smoothing": 1.5}, "at most 0.9"),
     ],
 )

@@ -103,7 +103,7 @@ def test_threads_may_share_a_captioner(model):
 def test_batches_of_features(small_file):
     """`caption_features` gives one caption for each row of features."""
     features = torch.rand(3, 4, small_file.model.encoder.channels)
-    captions = caption_features(small_file.model.decoder, features, small_file.vocabulary, SearchOptions(max_length=4))
+    captions = caption_features(small_file.model, features, small_file.vocabulary, SearchOptions(max_length=4))
     assert len(captions) == 3
 
 

@@ -20,17 +20,21 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from captioner.checkpoint import BUNDLED, load_model, load_resume, read_header, save_model
+from captioner.checkpoint import BUNDLED_MODELS, load_model, load_resume, read_header, save_model
 from captioner.datasets import load_dataset
 from captioner.datasets.batches import augment, encode_captions, epoch_batches, load_pixels, stack_captions
 from captioner.datasets.dataset import CaptionedImage
 from captioner.datasets.features import cached_features
 from captioner.datasets.shapes import COLOURS, SIZE, draw, load_shapes
+from captioner.decoder import Decoder
 from captioner.errors import DataError, OptionError, TrainingError
-from captioner.options import ImageOptions
+from captioner.options import PRESETS as PRESET_NAMES
+from captioner.options import DecoderOptions, ImageOptions
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary
-from captioner.training.likelihood import cross_entropy
-from captioner.training.loop import learning_rate, train
+from captioner.training.likelihood import caption_loss
+from captioner.training.loop import train
+from captioner.training.presets import PRESETS, Stage, train_preset
+from captioner.training.run import learning_rate
 from captioner.training.setup import resolve_options
 
 ROOT = Path(__file__).parents[1]
@@ -73,22 +77,40 @@ def drawings(tmp_path_factory):
 # --- the loss, the schedule, the batches ------------------------------------------------------------------------------
 
 
+def small_decoder():
+    torch.manual_seed(0)
+    decoder = Decoder(DecoderOptions(embedding_size=8, hidden_size=8), channels=3, vocabulary_size=9).eval()
+    tokens = torch.randint(4, 9, (2, 3, 6))
+    tokens[0, 1, 3:] = PAD
+    tokens[1, 2] = PAD
+    return decoder, torch.randn(2, 4, 3), tokens
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_a_mean_over_words(smoothing):
-    """Equal to a slow sum over real words with smoothed targets; padding, however much, changes nothing."""
-    logits, targets = torch.randn(2, 3, 5, 7), torch.randint(1, 7, (2, 3, 5))
-    targets[0, 1, 2:] = PAD
-    targets[1, 2] = PAD
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_is_a_mean_over_words(smoothing, weighted):
+    """Equal to a slow sum over real words with smoothed targets, each times its caption's weight."""
+    decoder, features, tokens = small_decoder()
+    weights = torch.randn(2, 3) if weighted else None
+    logits, _ = decoder(features, tokens[..., :-1])
     losses = []
-    for place in (targets != PAD).nonzero().tolist():
-        log_probabilities = logits[tuple(place)].log_softmax(-1)
-        smoothed = torch.full((7,), smoothing / 7)
-        smoothed[targets[tuple(place)]] += 1 - smoothing
-        losses.append(-(smoothed * log_probabilities).sum())
-    expected = sum(losses) / len(losses)
-    torch.testing.assert_close(cross_entropy(logits, targets, smoothing=smoothing), expected)
-    padded = cross_entropy(F.pad(logits, (0, 0, 0, 4)), F.pad(targets, (0, 4), value=PAD), smoothing=smoothing)
-    torch.testing.assert_close(padded, expected)
+    for image, caption, place in (tokens[..., 1:] != PAD).nonzero().tolist():
+        log_probabilities = logits[image, caption, place].log_softmax(-1)
+        smoothed = torch.full((9,), smoothing / 9)
+        smoothed[tokens[image, caption, place + 1]] += 1 - smoothing
+        weight = 1.0 if weights is None else weights[image, caption]
+        losses.append(-(smoothed * log_probabilities).sum() * weight)
+    found = caption_loss(decoder, features, tokens, smoothing=smoothing, weights=weights)
+    torch.testing.assert_close(found, sum(losses) / len(losses))
+
+
+def test_padding_changes_no_loss():
+    """However much there is of it, in length or in captions; and a batch without any word is refused."""
+    decoder, features, tokens = small_decoder()
+    padded = F.pad(tokens, (0, 4, 0, 2), value=PAD)
+    torch.testing.assert_close(caption_loss(decoder, features, padded), caption_loss(decoder, features, tokens))
+    with pytest.raises(ValueError, match="no word"):
+        caption_loss(decoder, features, torch.full_like(tokens, PAD))
 
 
 @given(st.integers(1, 500), st.floats(0, 1))
@@ -212,6 +234,42 @@ def test_choices_go_over_the_recipe_over_the_defaults():
     assert bicubic.image.interpolation == "bicubic"
 
 
+def test_the_objective_has_a_recipe_of_its_own(small_file):
+    """Self-critical training takes smaller steps with less dropout, and a trained model to begin with."""
+    chosen = {"TrainingOptions": {"objective": "self-critical"}}
+    options = resolve_options(chosen, kind="table", start=small_file)
+    plain = resolve_options({}, kind="table", start=small_file)
+    assert options.training.learning_rate < plain.training.learning_rate
+    assert options.decoder.dropout < plain.decoder.dropout
+    chosen["DecoderOptions"] = {"dropout": 0.4}
+    assert resolve_options(chosen, kind="table", start=small_file).decoder.dropout == 0.4
+    with pytest.raises(OptionError, match="self-critical improves a trained model"):
+        resolve_options(chosen, kind="table", start=None)
+
+
+def test_a_second_direction_needs_a_first_and_leaves_the_encoder_alone(small_file):
+    """Both are said before anything is trained."""
+    chosen = {"TrainingOptions": {"direction": "right-to-left"}}
+    with pytest.raises(OptionError, match="--start-from"):
+        resolve_options(chosen, kind="table", start=None)
+    chosen["TrainingOptions"]["fine_tune"] = "all"
+    with pytest.raises(OptionError, match="--fine-tune"):
+        resolve_options(chosen, kind="table", start=small_file)
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_presets_are_made_of_options_that_exist(preset, small_file):
+    """Each stage's options resolve; all but the first go on from a model."""
+    first, *others = PRESETS[preset]
+    options = resolve_options(first.options, kind="flickr8k", start=None)
+    assert options.training.objective == "likelihood"
+    for stage in others:
+        for name, values in stage.options.items():
+            assert name in ("TrainingOptions", "DecoderOptions", "SearchOptions")
+            resolve_options({name: values}, kind="flickr8k", start=small_file)
+    assert len({stage.name for stage in PRESETS[preset]}) == len(PRESETS[preset])
+
+
 def test_contradictions_are_refused(small_file):
     """A random frozen encoder; a shape that differs from the model to start from."""
     with pytest.raises(OptionError, match="--fine-tune all"):
@@ -303,6 +361,89 @@ def test_a_model_goes_on_from_another_with_its_vocabulary(drawings, tmp_path, sm
     expected = small_file.model.encoder.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in file.model.encoder.state_dict().items())
     assert file.provenance["starting_weights"] == small_file.provenance
+
+
+def test_self_critical_training_goes_on_from_a_model(drawings, tmp_path):
+    """A run of its own, with the reward and the samples' length in its log; references are not imitated any more."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    training = {"objective": "self-critical", "epochs": 2, "samples": 3, "precision": "float32", "workers": 0}
+    given = {"TrainingOptions": training, "SearchOptions": {"max_length": 12}}
+    best, said = small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert all(line["reward"] >= 0 and 0 <= line["sampled_words"] <= 12 for line in lines)
+    assert any("reward" in line for line in said)
+    before, after = load_model(first).model.state_dict(), load_model(best).model.state_dict()
+    assert not torch.equal(before["decoder.embedding.weight"], after["decoder.embedding.weight"])
+    assert read_header(best)["provenance"]["starting_weights"]["data"] == "table"
+
+
+def test_a_second_direction_is_added_and_the_first_kept(drawings, tmp_path):
+    """--direction right-to-left trains a decoder on reversed captions; the other and the encoder stay, bit for bit."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    training = {"direction": "right-to-left", "epochs": 1, "precision": "float32", "workers": 0}
+    best, _ = small_run(drawings, tmp_path / "run", given={"TrainingOptions": training}, start_from=str(first))
+    before, after = load_model(first).model.state_dict(), load_model(best).model
+    assert after.reverse is not None
+    assert all(torch.equal(tensor, after.state_dict()[name]) for name, tensor in before.items())
+    assert not torch.equal(after.reverse.embedding.weight, after.decoder.embedding.weight)
+    training = {**training, "objective": "self-critical"}
+    again, _ = small_run(drawings, tmp_path / "again", given={"TrainingOptions": training}, start_from=str(best))
+    final = load_model(again).model
+    assert torch.equal(final.decoder.embedding.weight, after.decoder.embedding.weight)
+    assert not torch.equal(final.reverse.embedding.weight, after.reverse.embedding.weight)
+
+
+def test_an_encoder_that_learns_leaves_the_second_direction_behind(drawings, tmp_path):
+    """It knew the features of another encoder; a frozen one keeps it."""
+    training = {"epochs": 1, "precision": "float32", "workers": 0}
+    first, _ = small_run(drawings, tmp_path / "first")
+    given = {"TrainingOptions": {**training, "direction": "right-to-left"}}
+    both, _ = small_run(drawings, tmp_path / "both", given=given, start_from=str(first))
+    for name, kept, more in (("frozen", True, {}), ("learning", False, {"fine_tune": "all"})):
+        given = {"TrainingOptions": {**training, **more}}
+        best, _ = small_run(drawings, tmp_path / name, given=given, start_from=str(both))
+        assert (load_model(best).model.reverse is not None) == kept
+
+
+STAGES = (
+    Stage("1-first", SMALL),
+    Stage("2-second", {"TrainingOptions": {"direction": "right-to-left", "epochs": 1, "workers": 0}}),
+)
+
+
+def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path, monkeypatch):
+    """Each stage starts from the one before; what is done is not done again; the finished model is ready to ship."""
+    monkeypatch.setitem(PRESETS, "small", STAGES)
+    output, said = tmp_path / "run", []
+
+    def go(*, resume):
+        return train_preset(
+            load_dataset(drawings),
+            preset="small",
+            given={"TrainingOptions": {"precision": "float32", "seed": 3}},
+            output=output,
+            features=tmp_path / "features",
+            resume=resume,
+            report=said.append,
+        )
+
+    finished = go(resume=False)
+    assert finished == output / "captioner.safetensors"
+    assert load_model(finished).model.reverse is not None
+    assert read_header(finished)["provenance"]["training"]["seed"] == 3
+    assert torch.int8 in {tensor.dtype for tensor in load_file(finished).values()}
+    assert not list(output.glob("*/resume.pt"))
+    with pytest.raises(OptionError, match="--resume"):
+        go(resume=False)
+    (output / "2-second" / "best.safetensors").unlink()
+    for rest in (output / "2-second").iterdir():
+        rest.unlink()
+    said.clear()
+    before = finished.read_bytes()
+    finished.unlink()
+    go(resume=True)
+    assert [line for line in said if line.startswith("Stage")] == ["Stage 2 of 2, 2-second:"]
+    assert finished.read_bytes() == before
 
 
 def test_a_run_that_gets_no_better_stops_early(drawings, tmp_path):
@@ -398,15 +539,16 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_had(drawings, tmp_path, unin
 @pytest.mark.slow
 def test_training_on_ones_own_folder_offline_with_the_bundled_encoder(drawings, tmp_path):
     """--encoder-weights bundled needs no network: the encoder comes out of the shipped model."""
-    if not BUNDLED.exists():
-        pytest.skip("there is no bundled model yet")
     flags = (
         "--encoder-weights bundled --epochs 1 --min-count 1 --hidden-size 32 --embedding-size 32 --workers 0".split()
     )
     arguments = ["train.py", str(drawings), "--output", str(tmp_path / "run"), "--features", str(tmp_path / "features")]
     done = run([sys.executable, str(ROOT / arguments[0]), *arguments[1:], *flags])
     assert done.returncode == 0, done.stderr
-    ours, theirs = load_file(tmp_path / "run" / "best.safetensors"), load_model(BUNDLED).model.state_dict()
+    ours, theirs = (
+        load_file(tmp_path / "run" / "best.safetensors"),
+        load_model(BUNDLED_MODELS["fast"]).model.state_dict(),
+    )
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items() if name.startswith("encoder."))
 
 
@@ -418,6 +560,8 @@ def test_training_on_ones_own_folder_offline_with_the_bundled_encoder(drawings, 
         (["shapes", "--cell", "transformer"], "rnn, lstm, gru"),
         (["shapes", "--resume", "--output", "nowhere"], "nothing to resume"),
         (["shapes", "--start-from", "nowhere"], "no model file nowhere"),
+        (["shapes", "--preset", "flickr8k", "--start-from", "fast"], "--start-from does not go with --preset"),
+        (["shapes", "--preset", "flickr8k", "--resume", "--output", "nowhere"], "nothing to resume"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_2(arguments, said, tmp_path, monkeypatch, capsys):

@@ -50,11 +50,11 @@ def captioner() -> Captioner:
     return Captioner(ModelFile(model, vocabulary, SearchOptions(max_length=7), origin), torch.device("cpu"))
 
 
-def made(captioner: Captioner, options: WebOptions) -> FastAPI:
-    """The application. Made inside a running event loop: outside one, Gradio opens several that nobody closes."""
+def made(captioner: Captioner, options: WebOptions, **others: Captioner) -> FastAPI:
+    """The application, with the model "first" and maybe others. Made inside a running event loop: outside one, Gradio opens several that nobody closes."""
 
     async def make() -> FastAPI:
-        return create_app(captioner, options)
+        return create_app({"first": captioner, **others}, options)
 
     return asyncio.run(make())
 
@@ -73,12 +73,21 @@ class Visitor:
         (path,) = self.client.post("/gradio_api/upload", files={"files": (name, data)}).json()
         return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
 
-    def ask(self, file: Any, beam_size: Any = 3, max_length: Any = 7, length_penalty: Any = 0.0) -> dict[str, Any]:
+    def ask(
+        self,
+        file: Any,
+        beam_size: Any = 3,
+        max_length: Any = 7,
+        length_penalty: Any = 0.0,
+        rerank: Any = 0.0,
+        *others: Any,
+        model: Any = "first",
+    ) -> dict[str, Any]:
         """What the page's queue answers: {"success": ..., "output": {"data": [photo, result]}}."""
         joined = self.client.post(
             "/gradio_api/queue/join",
             json={
-                "data": [file, beam_size, max_length, length_penalty],
+                "data": [file, model, beam_size, max_length, length_penalty, rerank, *others],
                 "fn_index": self.function,
                 "session_hash": "me",
             },
@@ -90,9 +99,9 @@ class Visitor:
                     return json.loads(line.removeprefix("data: "))
         raise AssertionError("the queue ended without an answer")
 
-    def result(self, file: Any, *search: Any) -> str:
+    def result(self, file: Any, *search: Any, model: Any = "first") -> str:
         """The HTML at the right of the photo."""
-        answer = self.ask(file, *search)
+        answer = self.ask(file, *search, model=model)
         assert answer["success"], answer
         return answer["output"]["data"][1]
 
@@ -157,7 +166,31 @@ def test_the_sliders_reach_the_search(visitor: Visitor, captioner: Captioner) ->
     assert sentence(wide) == captioner(PHOTO, search=SearchOptions(beam_size=5, max_length=7, length_penalty=1.5)).text
 
 
-@pytest.mark.parametrize("search", [(0, 7, 0), (3, 10**9, 0), ("x", 7, 0), (3, None, 0), (3, 7, float("1e99"))])
+def test_the_second_decoder_has_a_slider_where_there_is_one(
+    visitor: Visitor, both_ways_file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reaches the search; a model that reads one way shows no such slider."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    captioner = Captioner(both_ways_file, torch.device("cpu"))
+    with TestClient(made(captioner, WebOptions()), base_url="http://127.0.0.1:7860") as client:
+        other = Visitor(client)
+        file = other.upload(PHOTO)
+        results = [other.result(file, 5, 7, 1.5, rerank) for rerank in (0, 1)]
+        for rerank, result in enumerate(results):
+            expected = captioner(PHOTO, search=SearchOptions(5, 7, 1.5, rerank))
+            assert sentence(result) == (expected.text or "(It found no words.)")
+            assert re.findall(r"<tr><td>(.*?)</td>", result) == [other.text for other in expected.alternatives]
+        assert "read both ways" in results[1]
+        assert results[0] != results[1]
+        for someone, shown in ((other, True), (visitor, False)):
+            parts = someone.client.get("/config").json()["components"]
+            (slider,) = (part for part in parts if part["props"].get("label") == "Right to left")
+            assert slider["props"]["visible"] is shown
+
+
+@pytest.mark.parametrize(
+    "search", [(0, 7, 0), (3, 10**9, 0), ("x", 7, 0), (3, None, 0), (3, 7, float("1e99")), (3, 7, 0, 2), (3, 7, 0, 0.5)]
+)
 def test_a_wrong_setting_is_explained(visitor: Visitor, search: tuple[Any, ...]) -> None:
     """Whoever empties a slider's box, or a program, gets a sentence in the page's words; the photo stays."""
     shown, result = visitor.ask(visitor.upload(PHOTO), *search)["output"]["data"]

@@ -51,6 +51,7 @@ def run(chosen: argparse.Namespace) -> int:
             photos.append(name)
     captioner = Captioner.load(chosen.model, chosen.device)
     search = replace(captioner.file.search, **given(SearchOptions, chosen))
+    search.check_model(reverse=captioner.file.model.options.reverse)
     failed = 0
     with tqdm(total=len(photos), unit="photo", disable=None if len(photos) > 1 else True) as bar:
         for first in range(0, len(photos), BATCH):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.cli.parser import Commands, add_model
 from captioner.errors import DataError, OptionError
-from captioner.options import ImageOptions, SearchOptions, add_arguments, flag, given
+from captioner.options import MODELS, ImageOptions, SearchOptions, add_arguments, flag, given
 from captioner.text import SPECIAL_WORDS
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _check(chosen: argparse.Namespace) -> None:
     taken = {data: "DATA"}
     for option in ("results", "compare", "model", "predictions", "per_image", "html"):
         name, path = f"--{option.replace('_', '-')}", getattr(chosen, option)
-        if not path:
+        if not path or (option == "model" and path in MODELS):
             continue
         place = os.path.realpath(path)
         if option in ("predictions", "per_image", "html"):
@@ -190,6 +190,7 @@ def _load(chosen: argparse.Namespace) -> "Captioner":
     captioner = Captioner.load(chosen.model, chosen.device)
     captioner.image = replace(captioner.image, **given(ImageOptions, chosen))
     search = replace(captioner.file.search, **given(SearchOptions, chosen))
+    search.check_model(reverse=captioner.file.model.options.reverse)
     captioner.file = replace(captioner.file, search=search)
     return captioner
 
@@ -250,7 +251,8 @@ def _facts(
         penalty, words = search.length_penalty, search.max_length
         facts = {
             "model": f"{captioner.name}, fit {captioner.image.fit} to {captioner.image.size}",
-            "search": f"beam {search.beam_size}, length penalty {penalty}, at most {words} words",
+            "search": f"beam {search.beam_size}, length penalty {penalty}, at most {words} words"
+            + (f", right to left {search.rerank}" if search.rerank else ""),
         }
     references = sum(len(image.captions) for image in images)
     facts |= {"data": f"{data.path} ({data.kind})", "split": split}

@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from captioner.cli.parser import Commands
+from captioner.options import MODEL_HELP
 
 
 def add(commands: Commands) -> None:
     """Adds the commands and their options."""
     info = commands.add_parser("info", help="say what a model file holds and where it came from")
-    info.add_argument("model", nargs="?", type=Path, help="a model file (default: the bundled model)")
+    info.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
     info.add_argument("--json", action="store_true", help="the whole header as JSON")
     info.set_defaults(run=run_info)
 
-    export = commands.add_parser("export", help="copy a model file in half precision, for shipping")
-    export.add_argument("model", type=Path, help="a model file, such as best.safetensors of a run")
+    export = commands.add_parser("export", help="copy a model file with 8-bit weights, for shipping")
+    export.add_argument("model", metavar="MODEL", help="a model file, such as best.safetensors of a run")
     export.add_argument("output", type=Path, help="the file to write")
     export.add_argument("--note", help="what whoever uses the model should know: its terms, what it gets wrong")
     export.set_defaults(run=run_export)
@@ -25,9 +26,9 @@ def add(commands: Commands) -> None:
 
 def run_info(chosen: argparse.Namespace) -> int:
     """Prints a model file's header."""
-    from captioner.checkpoint import BUNDLED, read_header
+    from captioner.checkpoint import model_path, read_header
 
-    path = chosen.model or BUNDLED
+    path = model_path(chosen.model)
     header = read_header(path)
     if chosen.json:
         print(json.dumps(header, ensure_ascii=False))
@@ -35,6 +36,7 @@ def run_info(chosen: argparse.Namespace) -> int:
     print(f"file           {path} ({path.stat().st_size / 1e6:.1f} MB, format {header['format']})")
     for name in ("image", "encoder", "decoder", "search"):
         print(f"{name:14} " + ", ".join(f"{key} {value}" for key, value in header[name].items()))
+    print(f"{'directions':14} left to right{' and right to left' if header.get('reverse') else ''}")
     print(f"vocabulary     {len(header['vocabulary']):,} words, tokeniser {header['tokeniser']}")
     origin = header["provenance"]
     if isinstance(origin.get("starting_weights"), dict):  # a whole record of its own; --json has it
@@ -48,11 +50,11 @@ def run_info(chosen: argparse.Namespace) -> int:
 
 def run_export(chosen: argparse.Namespace) -> int:
     """Writes the copy."""
-    from captioner.checkpoint import load_model, save_model
+    from captioner.checkpoint import load_model, model_path, save_model
 
-    file = load_model(chosen.model)
+    file = load_model(model_path(chosen.model))
     if chosen.note:
         file = replace(file, provenance={**file.provenance, "note": chosen.note})
-    save_model(chosen.output, file, half=True)
+    save_model(chosen.output, file, small=True)
     print(f"{chosen.output}: {chosen.output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
     return 0

@@ -18,9 +18,9 @@ from captioner.text import END, PAD, START, Vocabulary, tokenise
 
 
 def encode_captions(
-    images: Sequence[CaptionedImage], vocabulary: Vocabulary, *, max_words: int
+    images: Sequence[CaptionedImage], vocabulary: Vocabulary, *, max_words: int, reverse: bool = False
 ) -> list[list[list[int]]]:
-    """For each image the ids of its captions, from <start> to <end>.
+    """For each image the ids of its captions, from <start> to <end>; with `reverse` the last word comes first.
 
     A caption longer than `max_words` is cut there and has no <end>, since it did not end. Captions without a word
     are left out.
@@ -29,7 +29,8 @@ def encode_captions(
     for image in images:
         captions = []
         for caption in image.captions:
-            ids = vocabulary.encode(tokenise(caption))
+            words = tokenise(caption)
+            ids = vocabulary.encode(reversed(words) if reverse else words)
             if ids:
                 captions.append([START, *ids, END] if len(ids) <= max_words else [START, *ids[:max_words]])
         encoded.append(captions)

@@ -1,1 +1,1 @@
-"""The model that ships with the package; README.md beside this file is its card."""
+"""The models that ship with the package; README.md beside this file is their card."""

@@ -1,20 +1,38 @@
-"""Cross entropy: make the references' words probable, each after the words before it."""
+"""Cross entropy: make captions probable, each word after the words before it."""
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from captioner.decoder import Decoder
 from captioner.text import PAD
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
-    """Logits (..., V), targets (...) of ids -> the mean loss of a word, in nats; padding does not count.
+def caption_loss(
+    decoder: Decoder,
+    features: Tensor,
+    tokens: Tensor,
+    *,
+    smoothing: float = 0.0,
+    weights: Tensor | None = None,
+    never: Sequence[int] = (),
+) -> Tensor:
+    """Features (B, R, C), tokens (B, K, T) from <start> on -> the mean loss of a word, in nats; padding does not count.
 
-    `smoothing` is the probability spread evenly over the vocabulary (Szegedy et al. 2016, section 7). Raises
-    ValueError where there is no word at all.
+    `smoothing` is the probability spread evenly over the vocabulary (Szegedy et al. 2016, section 7). `weights` (B, K)
+    multiplies the loss of each caption's words; a negative one makes the caption less probable. Tokens in `never` have
+    no probability (which goes with a smoothing of 0 alone). Raises ValueError where there is no word at all.
     """
+    targets = tokens[..., 1:]
     real = targets != PAD
     if not torch.any(real):
         raise ValueError("There is no word to learn from in this batch.")
-    # Words first, then the loss: more than half of a batch of captions is padding.
-    return F.cross_entropy(logits[real].float(), targets[real], label_smoothing=smoothing)
+    logits, _ = decoder(features, tokens[..., :-1], real)
+    logits = logits.float().index_fill(-1, torch.tensor(never, dtype=torch.int64, device=logits.device), -math.inf)
+    losses = F.cross_entropy(logits, targets[real], label_smoothing=smoothing, reduction="none")
+    if weights is not None:
+        losses = losses * weights[..., None].expand_as(targets)[real]
+    return losses.mean()

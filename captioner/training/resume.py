@@ -1,5 +1,6 @@
 """Stopping and going on: signals that ask for a stop, and what a run needs to continue as if it never had."""
 
+import hashlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,9 @@ from types import FrameType
 from typing import Any
 
 import torch
+
+from captioner.datasets.dataset import Dataset
+from captioner.text import TOKENISER
 
 
 class StopRequest:
@@ -51,3 +55,12 @@ def restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def fingerprint(data: Dataset) -> str:
+    """A hash of the names and captions of the training and validation splits, and of the rules that make tokens."""
+    digest = hashlib.sha256(TOKENISER.encode())
+    for split in ("train", "val"):
+        for image in data.split(split):
+            digest.update(repr((split, image.name, image.captions)).encode())
+    return digest.hexdigest()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import captioner
-from captioner.checkpoint import BUNDLED, ModelFile, load_model, read_header
+from captioner.checkpoint import BUNDLED_MODELS, ModelFile, load_model, model_path, read_header
 from captioner.datasets.dataset import Dataset
 from captioner.encoder import preprocessing
 from captioner.errors import DataError, OptionError
@@ -33,6 +33,11 @@ Given = Mapping[str, Mapping[str, Any]]
 """What the user chose: field values by the name of the options class."""
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    # Steps are small and the policy is kept close to what it samples: the model is trained already.
+    "self-critical": {
+        "DecoderOptions": {"dropout": 0.2},
+        "TrainingOptions": {"learning_rate": 4e-5, "epochs": 10},
+    },
     # Drawings need no ImageNet: a ResNet-18 cut early learns them from random weights in minutes.
     "shapes": {
         "ImageOptions": {"size": 72},
@@ -49,7 +54,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "SearchOptions": {"max_length": 40},
     },
 }
-"""Defaults that differ from the options' own, by kind of data set."""
+"""Defaults that differ from the options' own, by the objective or else by the kind of data set."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +87,23 @@ _CLASSES: dict[str, Any] = {
 
 
 def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Options:
-    """The user's choices over the recipe of the data set's kind over the defaults; a model to start from fixes its own.
+    """The user's choices over the recipe over the defaults; a model to start from fixes its own.
 
-    Raises OptionError where a choice contradicts the model that training starts from.
+    The recipe is that of the objective, or else of the data set's kind. Raises OptionError where choices contradict
+    each other or the model that training starts from.
     """
+    choices = given.get("TrainingOptions", {})
+    recipe = RECIPES.get(choices.get("objective", ""), RECIPES.get(kind, {}))
     values: dict[str, Any] = {}
     for name, cls in _CLASSES.items():
-        values[name] = {**RECIPES.get(kind, {}).get(cls.__name__, {}), **given.get(cls.__name__, {})}
+        values[name] = {**recipe.get(cls.__name__, {}), **given.get(cls.__name__, {})}
+    if start is None and choices.get("objective") == "self-critical":
+        raise OptionError("--objective self-critical improves a trained model: name one with --start-from.")
+    if choices.get("direction") == "right-to-left":
+        if start is None:
+            raise OptionError("--direction right-to-left adds to a trained model: name one with --start-from.")
+        if choices.get("fine_tune") is not None:
+            raise OptionError("--direction right-to-left leaves the encoder as it is: leave --fine-tune out.")
     if start is not None:
         model = start.model.options
         values["image"] = {**to_dict(model.image), **given.get("ImageOptions", {})}
@@ -100,7 +115,8 @@ def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Opti
                         f"{flag(_CLASSES[name], field)} is {value}, but the model to start from has "
                         f"{getattr(fixed, field)}: leave it out, or start without --start-from."
                     )
-            values[name] = {**to_dict(fixed), **chosen}
+            free = {field: value for field, value in values[name].items() if field == "dropout"}
+            values[name] = {**to_dict(fixed), **free}
         if "encoder_weights" in given.get("TrainingOptions", {}):
             raise OptionError("--encoder-weights does not go with --start-from, whose model brings its encoder.")
     else:
@@ -109,20 +125,28 @@ def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Opti
         values["image"] = {**preprocessing(values["encoder"].get("name", EncoderOptions().name)), **values["image"]}
     if values["training"].get("encoder_weights") == "none" and "fine_tune" not in values["training"]:
         raise OptionError("--encoder-weights none leaves a random, frozen encoder: add --fine-tune all.")
-    return Options.from_dict(values)
+    options = Options.from_dict(values)
+    reverse = choices.get("direction") == "right-to-left" or (start is not None and start.model.options.reverse)
+    options.search.check_model(reverse=reverse)
+    return options
 
 
 def _use_bundled_encoder(values: dict[str, Any], given: Given) -> None:
-    """The bundled model decides the network and how pictures are fitted, unless the user chose otherwise."""
-    header = read_header(BUNDLED)
-    name = given.get("EncoderOptions", {}).get("name", header["encoder"]["name"])
-    if name != header["encoder"]["name"]:
-        raise OptionError(
-            f"--encoder is {name!r} with --encoder-weights bundled, whose encoder is {header['encoder']['name']}: "
-            "leave --encoder out, or use --encoder-weights imagenet."
-        )
+    """The bundled model with that encoder decides where it is cut and how pictures are fitted, unless the user did."""
+    header = read_header(_bundled_with(given.get("EncoderOptions", {}).get("name", EncoderOptions().name)))
     values["encoder"] = {**header["encoder"], **given.get("EncoderOptions", {})}
     values["image"] = {**header["image"], **given.get("ImageOptions", {})}
+
+
+def _bundled_with(encoder: str) -> Path:
+    """The bundled model that has this encoder; raises OptionError where none has."""
+    models = {read_header(path)["encoder"]["name"]: path for path in reversed(BUNDLED_MODELS.values())}
+    if encoder not in models:
+        raise OptionError(
+            f"--encoder is {encoder!r} with --encoder-weights bundled, but the bundled models have "
+            f"{' and '.join(models)}: choose one of those, or use --encoder-weights imagenet."
+        )
+    return models[encoder]
 
 
 def build_vocabulary(data: Dataset, *, min_count: int) -> Vocabulary:
@@ -137,26 +161,35 @@ def build_vocabulary(data: Dataset, *, min_count: int) -> Vocabulary:
 
 
 def build_model(options: Options, vocabulary: Vocabulary, start: ModelFile | None) -> CaptionModel:
-    """The network with the weights that training starts from."""
-    model_options = ModelOptions(options.image, options.encoder, options.decoder, len(vocabulary))
+    """The network with the weights that training starts from.
+
+    A right-to-left decoder starts from the other one's weights: words and pictures mean the same in both directions.
+    Where the encoder learns, the one that the model to start from may have is left behind: it knows another encoder.
+    """
+    training = options.training
+    reverse = training.direction == "right-to-left" or (
+        start is not None and start.model.options.reverse and training.fine_tune is None
+    )
+    model_options = ModelOptions(options.image, options.encoder, options.decoder, len(vocabulary), reverse)
     weights = options.training.encoder_weights if start is None else "none"
     model = CaptionModel(model_options, imagenet=weights == "imagenet")
     if start is not None:
-        model.load_state_dict(start.model.state_dict())
+        model.encoder.load_state_dict(start.model.encoder.state_dict())
+        model.decoder.load_state_dict(start.model.decoder.state_dict())
+        if model.reverse:
+            model.reverse.load_state_dict((start.model.reverse or start.model.decoder).state_dict())
         model.encoder.trusts_statistics = True
     elif weights == "bundled":
-        bundled = load_model(BUNDLED).model.encoder.state_dict()
+        bundled = load_model(_bundled_with(options.encoder.name)).model.encoder.state_dict()
         # an encoder cut at an earlier stage takes the tensors it has
         model.encoder.load_state_dict({name: bundled[name] for name in model.encoder.state_dict()})
         model.encoder.trusts_statistics = True
     return model
 
 
-def load_start(path: str | None) -> ModelFile | None:
-    """The model that training starts from: a model file, "bundled", or none."""
-    if path is None:
-        return None
-    return load_model(BUNDLED if path == "bundled" else Path(path))
+def load_start(model: str | None) -> ModelFile | None:
+    """The model that training starts from: a bundled one by its name, a model file, or none."""
+    return load_model(model_path(model)) if model is not None else None
 
 
 def provenance(options: Options, data: Dataset, *, start: ModelFile | None) -> dict[str, Any]:

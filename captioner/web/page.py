@@ -7,7 +7,7 @@ Gradio, and nothing of networks or search.
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,9 @@ def _files(value: Any) -> Iterable[dict[str, Any]]:
             yield from _files(part)
 
 
-def build_page(captioner: Captioner, options: WebOptions) -> gr.Blocks:
-    """The page of one model. Raises ImageError where `options.examples` is no folder."""
-    search = captioner.file.search
+def build_page(captioners: Mapping[str, Captioner], options: WebOptions) -> gr.Blocks:
+    """The page of some models, the first chosen. Raises ImageError where `options.examples` is no folder."""
+    first = next(iter(captioners))
     with Page(title="captioner", analytics_enabled=False, delete_cache=_CACHE) as page:
         gr.HTML(
             "<h1>captioner</h1><p>Give it a photo, and it describes what it sees in one sentence. "
@@ -97,44 +97,27 @@ def build_page(captioner: Captioner, options: WebOptions) -> gr.Blocks:
                 _examples(photo, options)
             with gr.Column(scale=1, min_width=300):
                 result = gr.HTML(_EMPTY, elem_id="result")
+                model = gr.Radio(
+                    list(captioners), value=first, label="Model", visible=len(captioners) > 1, elem_id="models"
+                )
                 with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-                    beam_size = gr.Slider(
-                        1,
-                        max(10, search.beam_size),
-                        value=search.beam_size,
-                        step=1,
-                        label="Beam size",
-                        info="How many sentences it follows at a time; 1 takes the likeliest word each time.",
-                        buttons=["reset"],
-                    )
-                    max_length = gr.Slider(
-                        1,
-                        max(50, search.max_length),
-                        value=search.max_length,
-                        step=1,
-                        label="Longest caption",
-                        info="In words.",
-                        buttons=["reset"],
-                    )
-                    length_penalty = gr.Slider(
-                        0.0,
-                        max(2.0, search.length_penalty),
-                        value=search.length_penalty,
-                        step=0.1,
-                        label="Length penalty",
-                        info="0 takes the most probable sentence; higher, a longer one.",
-                        buttons=["reset"],
-                    )
-                gr.HTML(f"<p>Captions by {escape(model_line(captioner))}.</p>", elem_id="model")
-        gr.HTML(f"<p>{_limits(captioner)}</p>", elem_id="limits")
+                    # Each model has sliders of its own, so that they show, and go back to, what was chosen for it.
+                    columns, sliders = [], []
+                    for name, captioner in captioners.items():
+                        with gr.Column(visible=name == first) as column:
+                            sliders += _sliders(captioner)
+                        columns.append(column)
+                line = gr.HTML(_line(captioners[first]), elem_id="model")
+        limits = gr.HTML(_limits(captioners[first]), elem_id="limits")
 
-        def caption(file: dict[str, Any] | None, *search: Any) -> tuple[Any, Any]:
+        def caption(file: dict[str, Any] | None, name: Any, *settings: Any) -> tuple[Any, Any]:
             if file is None:  # the photo was taken away, and `clear` or the problem below said what there is to say
                 return gr.skip(), gr.skip()
             began = time.perf_counter()
             try:
+                captioner, search = _chosen(captioners, name, settings)
                 data = _read(file["path"])
-                found = captioner.caption_pixels([captioner.read(data)], search=_search(*search))[0]
+                found = captioner.caption_pixels([captioner.read(data)], search=search)[0]
                 seconds = time.perf_counter() - began
                 change: dict[str, Any] = {"alt_text": found.text}
                 if not data.startswith(_BROWSERS_SHOW):
@@ -143,13 +126,13 @@ def build_page(captioner: Captioner, options: WebOptions) -> gr.Blocks:
                 return gr.skip(), _problem(str(error))
             except CaptionerError as error:
                 return None, _problem(str(error))
-            return gr.update(**change), _result(found, seconds)
+            return gr.update(**change), _result(found, seconds, search)
 
         gr.on(
             # Not `upload` or `input`: neither comes for a webcam's picture or an example.
-            [photo.change, beam_size.change, max_length.change, length_penalty.change],
+            [photo.change, model.change, *(slider.change for slider in sliders)],
             caption,
-            inputs=[photo, beam_size, max_length, length_penalty],
+            inputs=[photo, model, *sliders],
             outputs=[photo, result],
             # Gradio would open the upload to preprocess it, and answer "Error" for every file that it cannot read.
             preprocess=False,
@@ -160,6 +143,23 @@ def build_page(captioner: Captioner, options: WebOptions) -> gr.Blocks:
             api_name="caption",
             api_visibility="undocumented",
         )
+
+        def choose(name: Any) -> list[Any]:
+            if name not in list(captioners):  # a program; `caption` tells it so
+                return [gr.skip()] * (len(columns) + 2)
+            shown = [gr.update(visible=name == other) for other in captioners]
+            return [*shown, _line(captioners[name]), _limits(captioners[name])]
+
+        # Beside the queue: it asks no model anything.
+        model.change(
+            choose,
+            inputs=model,
+            outputs=[*columns, line, limits],
+            preprocess=False,
+            queue=False,
+            api_visibility="private",
+            show_progress="hidden",
+        )
         photo.clear(lambda: _EMPTY, outputs=result, queue=False, api_visibility="private", show_progress="hidden")
     return page
 
@@ -167,9 +167,11 @@ def build_page(captioner: Captioner, options: WebOptions) -> gr.Blocks:
 def model_line(captioner: Captioner) -> str:
     """Which model, on which device."""
     parts = captioner.file.model.options
-    network = f"{parts.encoder.name} + {parts.decoder.cell}"
-    name = "the bundled model" if captioner.name == "bundled" else captioner.name
-    return f"{name} ({network}) on {captioner.device}"
+    return f"{captioner.name} ({parts.encoder.name} + {parts.decoder.cell}) on {captioner.device}"
+
+
+def _line(captioner: Captioner) -> str:
+    return f"<p>Captions by {escape(model_line(captioner))}.</p>"
 
 
 def theme() -> gr.themes.Base:
@@ -192,14 +194,71 @@ def theme() -> gr.themes.Base:
     )
 
 
-def _search(beam_size: Any, max_length: Any, length_penalty: Any) -> SearchOptions:
-    """The options from whatever the sliders, or a program in their place, sent."""
+def _sliders(captioner: Captioner) -> list[gr.Slider]:
+    """The settings of a model's search, in the order of SearchOptions' fields; they begin with what its file says."""
+    search = captioner.file.search
+    return [
+        gr.Slider(
+            1,
+            max(10, search.beam_size),
+            value=search.beam_size,
+            step=1,
+            label="Beam size",
+            info="How many sentences it follows at a time; 1 takes the likeliest word each time.",
+            buttons=["reset"],
+        ),
+        gr.Slider(
+            1,
+            max(50, search.max_length),
+            value=search.max_length,
+            step=1,
+            label="Longest caption",
+            info="In words.",
+            buttons=["reset"],
+        ),
+        gr.Slider(
+            0.0,
+            max(2.0, search.length_penalty),
+            value=search.length_penalty,
+            step=0.1,
+            label="Length penalty",
+            info="0 takes the most probable sentence; higher, a longer one.",
+            buttons=["reset"],
+        ),
+        gr.Slider(
+            0.0,
+            1.0,
+            value=search.rerank,
+            step=0.05,
+            label="Right to left",
+            info="The share of a second decoder, which reads each sentence from its end, in choosing one.",
+            buttons=["reset"],
+            visible=captioner.file.model.options.reverse,
+        ),
+    ]
+
+
+def _search(beam_size: Any, max_length: Any, length_penalty: Any, rerank: Any, *, reverse: bool) -> SearchOptions:
+    """The options from whatever the sliders, or a program in their place, sent; `reverse`: it has both decoders."""
     try:
-        return SearchOptions(beam_size=int(beam_size), max_length=int(max_length), length_penalty=float(length_penalty))
+        options = SearchOptions(int(beam_size), int(max_length), float(length_penalty), float(rerank))
     except (OptionError, TypeError, ValueError, OverflowError) as error:
-        raise OptionError(
-            "Beam size, longest caption and length penalty are numbers in their sliders' ranges: set them again."
-        ) from error
+        raise OptionError("The settings are numbers in their sliders' ranges: set them again.") from error
+    if options.rerank and not reverse:
+        raise OptionError("This model does not read from right to left: set that share to 0.")
+    return options
+
+
+def _chosen(
+    captioners: Mapping[str, Captioner], name: Any, settings: tuple[Any, ...]
+) -> tuple[Captioner, SearchOptions]:
+    """The model of that name and its search; `settings` are what all models' sliders say, one after the other."""
+    names = list(captioners)
+    if name not in names:
+        raise OptionError(f"That model is not here: choose {' or '.join(names)}.")
+    each = len(settings) // len(names)
+    mine = settings[names.index(name) * each :][:each]
+    return captioners[name], _search(*mine, reverse=captioners[name].file.model.options.reverse)
 
 
 def _read(path: str) -> bytes:
@@ -220,7 +279,7 @@ def _examples(photo: gr.Image, options: WebOptions) -> None:
         folder = Path(gr.__file__).parent / "media_assets" / "images"
         paths = [folder / name for name in ("cheetah1.jpg", "lion.jpg", "tower.jpg")]
         note = (
-            "These come with Gradio and are not what the bundled model knows best: everyday scenes of people and dogs."
+            "These come with Gradio and are not what the bundled models know best: everyday scenes of people and dogs."
         )
     else:
         paths = find_images(options.examples)
@@ -245,15 +304,16 @@ def _examples(photo: gr.Image, options: WebOptions) -> None:
             gr.HTML(f"<p>{note}</p>", elem_id="examples-note", visible=bool(note))
 
 
-def _result(caption: Caption, seconds: float) -> str:
+def _result(caption: Caption, seconds: float, search: SearchOptions) -> str:
     text = escape(caption.text) or "(It found no words.)"
     rows = "".join(
         f"<tr><td>{escape(other.text)}</td><td>{_percent(other.word_probability)}</td></tr>"
         for other in caption.alternatives
     )
+    order = "Best first, read both ways" if search.rerank else "Most probable as a whole first"
     table = (
         "<table><caption>It also considered</caption>"
-        "<thead><tr><th scope='col'>Most probable as a whole first</th><th scope='col'>Per word</th></tr></thead>"
+        f"<thead><tr><th scope='col'>{order}</th><th scope='col'>Per word</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
     return (
@@ -274,7 +334,7 @@ def _problem(message: str) -> str:
 
 
 def _limits(captioner: Captioner) -> str:
-    """What the model learnt from, where its file says so, and what to expect of it."""
+    """What the model learnt from, where its file says so, and what to expect of it, as a paragraph."""
     origin = captioner.file.provenance
     data, pictures = origin.get("data"), origin.get("pictures")
     learnt = ""
@@ -283,12 +343,13 @@ def _limits(captioner: Captioner) -> str:
         amount = f"{count:,} pictures of " if isinstance(count, int) else ""
         learnt = f"This model learnt from {amount}{escape(_DATA_SETS.get(data, data))}. "
     note = origin.get("note")
-    return learnt + (
+    expect = (
         escape(note)
         if isinstance(note, str) and note
         else "It says what its training pictures would have made likely, and it can be wrong with confidence, "
         "above all about text, numbers, rare things and who people are: check before you rely on it."
     )
+    return f"<p>{learnt}{expect}</p>"
 
 
 HEAD = """

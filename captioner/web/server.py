@@ -7,6 +7,7 @@ that a visitor gives. Uploads are deleted after an hour at the latest, and all o
 import os
 import re
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -38,10 +39,11 @@ _POLICY = (
 """Content-Security-Policy: everything from this server, and what Gradio's frontend needs to run at all."""
 
 
-def create_app(captioner: Captioner, options: WebOptions) -> FastAPI:
-    """The application, with the page of this model at / and `{"status": "ok"}` at /health.
+def create_app(captioners: Mapping[str, Captioner], options: WebOptions) -> FastAPI:
+    """The application, with the page of these models at / and `{"status": "ok"}` at /health.
 
-    Raises ImageError where `options.examples` is no folder.
+    `captioners` are named as visitors choose them, and the page begins with the first. Whichever is chosen, its
+    captions come through one queue, one at a time. Raises ImageError where `options.examples` is no folder.
     """
     app = FastAPI(title="captioner", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -52,7 +54,7 @@ def create_app(captioner: Captioner, options: WebOptions) -> FastAPI:
     _strip_template()
     gr.mount_gradio_app(
         app,
-        build_page(captioner, options),
+        build_page(captioners, options),
         path="/",
         footer_links=[],
         run_history=False,
@@ -66,7 +68,7 @@ def create_app(captioner: Captioner, options: WebOptions) -> FastAPI:
         head=HEAD,
     )
     app.add_middleware(_Guard)
-    app.state.model_line = model_line(captioner)
+    app.state.model_line = model_line(next(iter(captioners.values())))
     return app
 
 

@@ -1,0 +1,128 @@
+"""Recipes: the stages that train a bundled model, each a run of its own that goes on from the one before.
+
+`train_preset` goes through them; a stage that is done leaves its model in its folder and no resume file, so the same
+command with --resume goes on wherever it was stopped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captioner.checkpoint import load_model, save_model
+from captioner.datasets.dataset import Dataset
+from captioner.errors import ModelFileError
+from captioner.training.loop import check_choices, say, train
+from captioner.training.setup import Given
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of a preset: its folder's name, and the options that differ from the defaults."""
+
+    name: str
+    options: dict[str, dict[str, Any]]
+
+
+def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
+    """The four stages of a Flickr8k model; `network` is what its first run decides for all.
+
+    Why each value is what it is: docs/experiments.md.
+    """
+    return (
+        Stage("1-frozen", {**network, "TrainingOptions": {"epochs": 10}}),
+        Stage(
+            "2-fine-tuned",
+            {
+                "TrainingOptions": {
+                    "epochs": 6,
+                    "fine_tune": "all",
+                    "augment": True,
+                    "learning_rate": 3e-4,
+                    "encoder_learning_rate": 5e-5,
+                    "label_smoothing": 0.0,
+                }
+            },
+        ),
+        Stage("3-self-critical", {"TrainingOptions": {"objective": "self-critical"}}),
+        Stage("4-right-to-left", {"TrainingOptions": {"direction": "right-to-left", "epochs": 6}}),
+    )
+
+
+PRESETS: dict[str, tuple[Stage, ...]] = {
+    "flickr8k": _flickr8k(
+        {
+            "EncoderOptions": {"name": "inception_v3", "stage": "Mixed_7a"},
+            "ImageOptions": {"detail": 224, "size": 299},
+        }
+    ),
+    "flickr8k-fast": _flickr8k({"EncoderOptions": {"name": "mobilenet_v2"}, "ImageOptions": {"size": 224}}),
+    "coco": (
+        Stage(
+            "1-likelihood",
+            {
+                "EncoderOptions": {"name": "resnet101"},
+                "ImageOptions": {"size": 448},
+                "DecoderOptions": {"hidden_size": 1024, "embedding_size": 1024},
+                "TrainingOptions": {"epochs": 20},
+            },
+        ),
+        Stage("2-self-critical", {"TrainingOptions": {"objective": "self-critical", "epochs": 20}}),
+    ),
+}
+"""The stages of each recipe, by the names in `options.PRESETS`."""
+
+
+def check_preset(data: Dataset, *, preset: str, given: Given, output: Path, resume: bool) -> None:
+    """Refuses what `train_preset` would refuse, before every picture is read; raises what `check_choices` raises."""
+    if not resume:
+        check_choices(data, given=_merge(PRESETS[preset][0].options, given), output=output, resume=False)
+    elif not output.exists():
+        raise ModelFileError(f"There is nothing to resume in {output}: start without --resume.")
+
+
+def train_preset(
+    data: Dataset,
+    *,
+    preset: str,
+    given: Given,
+    output: Path,
+    features: Path,
+    resume: bool,
+    device: str = "auto",
+    report: Callable[[str], None] = say,
+) -> Path | None:
+    """Goes through the stages of a preset; returns the finished model's file, or None if someone asked for a stop.
+
+    `given` goes over the options of every stage. The finished model lies in `output` with 8-bit weights, ready to ship.
+    Raises what `train` raises.
+    """
+    check_preset(data, preset=preset, given=given, output=output, resume=resume)
+    stages = PRESETS[preset]
+    best: Path | None = None
+    for number, stage in enumerate(stages, 1):
+        folder, start = output / stage.name, best
+        best, unfinished = folder / "best.safetensors", folder / "resume.pt"
+        if best.exists() and not unfinished.exists():
+            continue
+        report(f"Stage {number} of {len(stages)}, {stage.name}:")
+        done = train(
+            data,
+            given=_merge(stage.options, given),
+            output=folder,
+            features=features,
+            resume=unfinished.exists(),
+            start_from=str(start) if start else None,
+            device=device,
+            report=report,
+        )
+        if done is None:
+            return None
+        unfinished.unlink()
+    finished = output / "captioner.safetensors"
+    save_model(finished, load_model(output / stages[-1].name / "best.safetensors"), small=True)
+    return finished
+
+
+def _merge(options: Given, given: Given) -> Given:
+    return {name: {**options.get(name, {}), **given.get(name, {})} for name in {*options, *given}}

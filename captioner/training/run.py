@@ -1,0 +1,307 @@
+"""One training run in its folder: epochs, validation by generated captions, checkpoints.
+
+The folder holds `best.safetensors` (by validation BLEU-4), `last.safetensors`, `log.jsonl` (one line an epoch) and
+`resume.pt`. On a CPU a run that was killed at any moment and resumed ends with the very tensors of one that was not:
+everything random is either derived from the seed, the epoch and the picture, or its state is saved.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from captioner.checkpoint import ModelFile, load_model, save_model, save_resume
+from captioner.datasets.batches import encode_captions, epoch_batches, load_pixels, stack_captions
+from captioner.datasets.dataset import Dataset
+from captioner.datasets.features import cached_features
+from captioner.device import autocast
+from captioner.errors import TrainingError
+from captioner.evaluation import Evaluation
+from captioner.files import write_atomically
+from captioner.model import CaptionModel
+from captioner.text import Vocabulary
+from captioner.training.likelihood import caption_loss
+from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
+from captioner.training.self_critical import NEVER, Sampler
+from captioner.training.setup import Options
+from captioner.training.validation import choose_search, validate
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all of it goes into the resume file."""
+
+    epoch: int = 0  # whole epochs done
+    step: int = 0  # steps done in the epoch after those
+    sums: dict[str, float] = field(default_factory=dict)  # of what these steps measured
+    best: list[float] = field(default_factory=list)  # Evaluation.rank of the best epoch; none yet ranks lowest
+    best_epoch: int = 0
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Run:
+    """One training run in its folder."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        options: Options,
+        vocabulary: Vocabulary,
+        model: CaptionModel,
+        *,
+        output: Path,
+        features: Path,
+        origin: dict[str, Any],
+        device: torch.device,
+        report: Callable[[str], None],
+    ) -> None:
+        """`options.training.precision` is already chosen; `origin` goes into the model file as its provenance."""
+        self.data, self.options, self.vocabulary, self.origin = data, options, vocabulary, origin
+        self.output, self.device, self.report = output, device, report
+        self.model = model.to(device)
+        self.progress = Progress()
+        training = options.training
+        reverse = training.direction == "right-to-left"
+        self.decoder = self.model.reverse if reverse and self.model.reverse else self.model.decoder
+        self.train_images, self.val_images = data.split("train"), data.split("val")
+        self.captions = encode_captions(self.train_images, vocabulary, max_words=training.max_words, reverse=reverse)
+        self.sampler = None
+        if training.objective == "self-critical":
+            self.sampler = Sampler(
+                self.train_images,
+                vocabulary,
+                samples=training.samples,
+                max_length=options.search.max_length,
+                reverse=reverse,
+            )
+        self.frozen = training.fine_tune is None
+        encoder = list(self.model.encoder.trainable(training.fine_tune))
+        decoder = list(self.decoder.parameters())
+        self.optimizer = torch.optim.AdamW(
+            [
+                *_groups(decoder, training.learning_rate, training.weight_decay),
+                *_groups(encoder, training.encoder_learning_rate, training.weight_decay),
+            ]
+        )
+        self.parameters = [*decoder, *encoder]
+        self.steps = math.ceil(len(self.train_images) / training.batch_size)
+        self.train_features, self.val_features = torch.empty(0), None
+        if self.frozen:
+            cache = {"folder": features, "precision": training.precision, "workers": training.workers, "report": report}
+            self.train_features = cached_features(self.model, self.train_images, **cache)  # type: ignore[arg-type]
+            self.val_features = cached_features(self.model, self.val_images, **cache)  # type: ignore[arg-type]
+
+    # --- the run ---------------------------------------------------------------------------------------------------
+
+    def train(self) -> bool:
+        """Trains to the end, or until someone asks for a stop; True if it reached the end."""
+        training = self.options.training
+        with stop_on_signal() as stop:
+            while self.progress.epoch < training.epochs:
+                if self.progress.epoch - self.progress.best_epoch >= training.patience and self.progress.epoch:
+                    self.report(f"No better validation score for {training.patience} epochs: stopping early.")
+                    break
+                started = time.perf_counter()
+                if not self._train_epoch(stop):
+                    return False
+                self._finish_epoch(started)
+        return True
+
+    def _train_epoch(self, stop: StopRequest) -> bool:
+        """The rest of the present epoch; False if someone asked for a stop, after saving."""
+        progress, training = self.progress, self.options.training
+        batches = epoch_batches(len(self.train_images), training.batch_size, seed=training.seed, epoch=progress.epoch)
+        batches = batches[progress.step :]
+        saved = time.perf_counter()
+        self.model.train()
+        bar = tqdm(
+            total=len(self.train_images),
+            initial=progress.step * training.batch_size,
+            desc=f"epoch {progress.epoch + 1}/{training.epochs}",
+            unit="picture",
+            leave=False,
+            disable=None,  # no bar where standard error is no terminal
+        )
+        with bar:
+            for batch, inputs in zip(batches, self._inputs(batches), strict=True):
+                try:
+                    measured = self._step(batch, inputs)
+                except torch.OutOfMemoryError as error:
+                    raise TrainingError(
+                        f"{self.device} has too little memory for {len(batch)} pictures a step: lower --batch-size or "
+                        "--image-size."
+                    ) from error
+                progress.step += 1
+                for name, value in measured.items():
+                    progress.sums[name] = progress.sums.get(name, 0.0) + value
+                bar.update(len(batch))
+                bar.set_postfix_str(f"loss {progress.sums['loss'] / progress.step:.3f}", refresh=False)
+                if stop or time.perf_counter() - saved > 60 * training.save_minutes:
+                    self._save_resume()
+                    saved = time.perf_counter()
+                if stop:
+                    return False
+        return True
+
+    def _inputs(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """For each batch its features, or where the encoder learns its pixels."""
+        if self.frozen:
+            return (self.train_features[batch] for batch in batches)
+        training = self.options.training
+        augmentation = (training.seed, self.progress.epoch) if training.augment else None
+        return load_pixels(
+            self.train_images, self.options.image, batches, workers=training.workers, augmentation=augmentation
+        )
+
+    def _step(self, batch: Sequence[int], inputs: Tensor) -> dict[str, float]:
+        """One step of the optimizer: what the log wants to know of it."""
+        training = self.options.training
+        rate = self._learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        measured: dict[str, float] = {}
+        with autocast(training.precision, self.device):
+            inputs = inputs.to(self.device)
+            features = inputs.float() if self.frozen else self.model.encode(inputs)
+        if self.sampler:
+            # Under an autocast of its own: one that has seen weights without a gradient goes on using those.
+            with autocast(training.precision, self.device):
+                samples = self.sampler.draw(self.decoder, features.detach(), batch)
+            tokens, weights = samples.tokens, samples.advantages
+            measured |= {"reward": 100 * samples.rewards.mean().item(), "sampled_words": samples.length}
+        else:
+            tokens, weights = stack_captions([self.captions[index] for index in batch]).to(self.device), None
+        with autocast(training.precision, self.device):
+            how: dict[str, Any] = {"smoothing": training.label_smoothing}
+            if self.sampler:
+                how = {"weights": weights, "never": NEVER}
+            loss = caption_loss(self.decoder, features, tokens, **how)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, training.clip_norm or math.inf)
+        measured |= {"loss": loss.item(), "gradient_norm": norm.item()}
+        if not all(map(math.isfinite, measured.values())):
+            names = ", ".join(self.train_images[index].name for index in batch[:5])
+            raise TrainingError(
+                f"The loss is {measured['loss']} and its gradient {measured['gradient_norm']} in epoch "
+                f"{self.progress.epoch + 1}, step {self.progress.step + 1} (pictures {names}, ...): start again with a "
+                "lower --learning-rate or --precision float32; the last model is kept."
+            )
+        self.optimizer.step()
+        return measured
+
+    def _learning_rate(self) -> float:
+        """The present learning rate, as a share of its peak."""
+        training, done = self.options.training, self.progress.epoch * self.steps + self.progress.step
+        return learning_rate(done, training.epochs * self.steps, warmup=training.warmup)
+
+    def _finish_epoch(self, started: float) -> None:
+        """Validates, writes the models and the log, and saves."""
+        progress, training = self.progress, self.options.training
+        trained = time.perf_counter()
+        means = {name: round(value / self.steps, 4) for name, value in progress.sums.items()}
+        evaluation, texts = self._validate()
+        scores = evaluation.summary()
+        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+        improved = list(evaluation.rank) > progress.best
+        if improved:
+            progress.best, progress.best_epoch = list(evaluation.rank), progress.epoch
+        seconds = {"train": round(trained - started, 1), "validate": round(time.perf_counter() - trained, 1)}
+        entry: dict[str, Any] = {"epoch": progress.epoch, **means}
+        entry |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "val": scores, "seconds": seconds}
+        progress.log.append(entry)
+        self._save_models(scores, improved)
+        self._save_resume()
+        learnt = f"loss {means['loss']:.3f}  |gradient| {means['gradient_norm']:.2f}"
+        if self.sampler:  # whose loss says nothing
+            learnt = f"reward {means['reward']:.1f}  words {means['sampled_words']:.1f}"
+        self.report(
+            f"epoch {progress.epoch}/{training.epochs}  {learnt}  "
+            f"val BLEU-1 {scores['BLEU-1']:.1f}  BLEU-4 {scores['BLEU-4']:.1f}  CIDEr-D {scores['CIDEr-D']:.1f}  "
+            f"({scores['references']:g} references)  exact {scores['exact']:.1f}%  "
+            f"distinct {scores['distinct']}/{scores['images']}  "
+            f"{seconds['train']:.0f} + {seconds['validate']:.0f} s{'  best' if improved else ''}"
+        )
+        if evaluation.complaint:
+            self.report(f"  {evaluation.complaint}")
+        for index in range(0, len(texts), math.ceil(len(texts) / 3)):
+            image = self.val_images[index]
+            self.report(f"  {image.name}: {texts[index]}   [{image.captions[0]}]")
+
+    # --- validation ------------------------------------------------------------------------------------------------
+
+    def _validate(self) -> tuple[Evaluation, list[str]]:
+        """Captions of the validation pictures, by search alone, and their scores.
+
+        A right-to-left decoder is judged by what it is for: the captions that the two directions choose together.
+        """
+        search = self.options.search
+        if self.decoder is self.model.reverse and not search.rerank:
+            search = replace(search, rerank=0.5)
+        precision = self.options.training.precision
+        return validate(
+            self.model, self.val_images, self.vocabulary, search, features=self.val_features, precision=precision
+        )
+
+    def choose_search(self) -> Path:
+        """Chooses the search of `best.safetensors` on the validation split, unless the user chose it."""
+        path = self.output / "best.safetensors"
+        best = load_model(path, self.device)
+        search, scores = choose_search(best, self.val_images, self.options.search, self.report)
+        save_model(path, replace(best, search=search, provenance={**best.provenance, "val": scores}))
+        return path
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def _save_models(self, scores: dict[str, float], improved: bool) -> None:
+        origin = {**self.origin, "epoch": self.progress.epoch, "val": scores}
+        file = ModelFile(self.model, self.vocabulary, self.options.search, origin)
+        save_model(self.output / "last.safetensors", file)
+        if improved:
+            save_model(self.output / "best.safetensors", file)
+        lines = "".join(json.dumps(entry) + "\n" for entry in self.progress.log)
+        write_atomically(self.output / "log.jsonl", lambda part: part.write_text(lines, encoding="utf-8"))
+
+    def _save_resume(self) -> None:
+        state = {
+            "options": self.options.to_dict(),
+            "vocabulary": list(self.vocabulary.words),
+            "data": fingerprint(self.data),
+            "origin": self.origin,
+            "trusts_statistics": self.model.encoder.trusts_statistics,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+            "random": random_states(),
+        }
+        save_resume(self.output / "resume.pt", state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Puts the run where the resume file left it."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        restore_random_states(state["random"])
+
+
+def _groups(parameters: Sequence[torch.nn.Parameter], peak: float, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups with their peak learning rate; vectors (biases, norms) do not decay."""
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = ((matrices, decay), (vectors, 0.0))
+    return [{"params": group, "lr": peak, "peak": peak, "weight_decay": weight} for group, weight in groups if group]
+
+
+def learning_rate(step: int, steps: int, *, warmup: float) -> float:
+    """The learning rate at `step` of `steps`, as a share of its peak: a linear rise, then half a cosine to zero."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

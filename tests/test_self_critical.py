@@ -1,0 +1,171 @@
+"""The promises of captioner.training.self_critical, and of search.sample beneath it."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner.datasets.dataset import CaptionedImage
+from captioner.decoder import Decoder
+from captioner.metrics.cider import cider, document_frequencies
+from captioner.options import DecoderOptions
+from captioner.search import sample
+from captioner.text import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, tokenise
+from captioner.training.likelihood import caption_loss
+from captioner.training.self_critical import NEVER, Sampler
+
+WORDS = Vocabulary([*SPECIAL_WORDS, "dog", "runs"])
+REFERENCES = [("dog runs", "dog"), ("runs",), ("runs dog", "dog runs")]
+IMAGES = [
+    CaptionedImage(str(number), str(number), Path("nowhere"), group, "train") for number, group in enumerate(REFERENCES)
+]
+
+
+def small_decoder():
+    torch.manual_seed(0)
+    options = DecoderOptions(cell="gru", heads=2, embedding_size=6, hidden_size=6, dropout=0.3)
+    return Decoder(options, channels=4, vocabulary_size=len(WORDS)).double(), torch.randn(3, 2, 4, dtype=torch.double)
+
+
+def sampler(samples, *, max_length=2, reverse=False):
+    return Sampler(IMAGES, WORDS, samples=samples, max_length=max_length, reverse=reverse)
+
+
+def every_caption(decoder, features, max_length=2):
+    """All captions of at most `max_length` tokens, end included, with their log-probabilities among allowed tokens."""
+    never, words_of = [PAD, START], (UNKNOWN, 4, 5)
+    found = {}
+    for length in range(1, max_length + 1):
+        for words in itertools.product(words_of, repeat=length - 1):
+            for last in (END, *words_of) if length == max_length else (END,):
+                ids = (*words, last)
+                logits, _ = decoder(features, torch.tensor([[[START, *ids[:-1]]]]))
+                logs = logits[0, 0].index_fill(-1, torch.tensor(never), -torch.inf).log_softmax(-1)
+                found[ids] = sum(logs[place, token] for place, token in enumerate(ids))
+    return found
+
+
+def test_samples_follow_the_models_probabilities():
+    """Each caption is drawn as often as the model says, forbidden tokens never; an end is repeated, nothing follows."""
+    decoder, features = small_decoder()
+    decoder.eval()
+    memory = decoder.read(features[:1])
+    drawn = sample(
+        lambda tokens, state: decoder.step(tokens, state, memory),
+        decoder.start(memory),
+        start=START,
+        end=END,
+        never=NEVER,
+        samples=20_000,
+        max_length=3,
+    )[0]
+    expected = {ids: log.exp().item() for ids, log in every_caption(decoder, features[:1], 3).items()}
+    assert sum(expected.values()) == pytest.approx(1)
+    counts = dict.fromkeys(expected, 0)
+    for ids in drawn.tolist():
+        length = ids.index(END) + 1 if END in ids else len(ids)
+        assert set(ids[length:]) <= {END}
+        counts[tuple(ids[:length])] += 1
+    for ids, probability in expected.items():
+        deviation = (20_000 * probability * (1 - probability)) ** 0.5
+        assert abs(counts[ids] - 20_000 * probability) < 5 * deviation
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_reward_is_cider_d_with_the_end_as_a_word(reverse):
+    """Against the picture's own references, with the training split's frequencies; cut captions have no end."""
+    decoder, features = small_decoder()
+    samples = sampler(8, reverse=reverse).draw(decoder, features[[2, 0]], [2, 0])
+    references = [[[*tokenise(caption), "<end>"] for caption in group] for group in REFERENCES]
+    frequencies = document_frequencies(references)
+    assert samples.tokens[..., 0].eq(START).all()
+    assert END in samples.tokens
+    for row, index in enumerate([2, 0]):
+        for ids, reward in zip(samples.tokens[row].tolist(), samples.rewards[row].tolist(), strict=True):
+            words = [WORDS.words[number] for number in ids[1:] if number >= UNKNOWN]
+            words = [*(reversed(words) if reverse else words), *(["<end>"] if END in ids else [])]
+            expected = cider([words], [references[index]], frequencies).score / 100
+            assert reward == pytest.approx(expected)
+
+
+def test_a_caption_that_stops_in_the_middle_earns_less():
+    """The end is part of the reward: the same words without it score lower."""
+    maker = sampler(2)
+    whole, cut = torch.tensor([[[4, 5, END], [4, 5, 4]]]), torch.tensor([[[4, 5, END], [4, 5, END]]])
+    cut[0, 1, 2] = 5
+    rewards = maker._reward(whole, [0])[0].tolist()
+    assert rewards[0] > rewards[1]
+    assert maker._reward(cut, [0])[0, 1] < rewards[0]
+
+
+def test_each_sample_is_compared_with_the_others_of_its_picture():
+    """Reward less the mean of the others; so nothing is learnt from a picture whose samples are equally good."""
+    decoder, features = small_decoder()
+    samples = sampler(4).draw(decoder, features, [0, 1, 2])
+    for rewards, advantages in zip(samples.rewards, samples.advantages, strict=True):
+        for place in range(4):
+            others = [rewards[other] for other in range(4) if other != place]
+            torch.testing.assert_close(advantages[place], rewards[place] - sum(others) / 3)
+    torch.testing.assert_close(samples.advantages.sum(1), torch.zeros(3))
+
+
+def test_drawing_leaves_the_decoder_in_training_and_itself_uses_no_dropout():
+    """The samples are the model's own, not those of a model with holes."""
+    decoder, features = small_decoder()
+    decoder.train()
+    torch.manual_seed(5)
+    noisy = sampler(50).draw(decoder, features, [0, 1, 2]).tokens
+    assert decoder.training
+    decoder.eval()
+    torch.manual_seed(5)
+    assert torch.equal(sampler(50).draw(decoder, features, [0, 1, 2]).tokens, noisy)
+
+
+def test_the_gradient_is_that_of_the_expected_reward():
+    """Many samples' gradient comes close to the exact one, from all captions there are (Williams 1992, REINFORCE).
+
+    Also where tokens that are never drawn would be probable. The loss, a mean over words, is scaled back to a sum per
+    sample.
+    """
+    decoder, features = small_decoder()
+    decoder.eval()
+    decoder.output.bias.data[list(NEVER)] = 5.0
+    features = features[:1]
+    maker = sampler(20_000)
+    parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+
+    captions = every_caption(decoder, features)
+    longest = max(map(len, captions))
+    table = torch.tensor([[[*ids, *[END] * (longest - len(ids))] for ids in captions]])
+    maker.samples = len(captions)
+    rewards = maker._reward(table, [0])[0].double()
+    expected_reward = sum(log.exp() * reward for log, reward in zip(captions.values(), rewards, strict=True))
+    exact = torch.cat([part.flatten() for part in torch.autograd.grad(expected_reward, parameters)])
+
+    maker.samples = 20_000
+    torch.manual_seed(1)
+    samples = maker.draw(decoder, features, [0])
+    words = (samples.tokens[..., 1:] != PAD).sum()
+    loss = caption_loss(decoder, features, samples.tokens, weights=samples.advantages, never=NEVER)
+    loss = loss * words / maker.samples
+    ours = -torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
+    assert torch.cosine_similarity(ours, exact, dim=0) > 0.99
+    assert ours.norm() == pytest.approx(exact.norm().item(), rel=0.1)
+
+
+def test_it_learns_to_earn_more():
+    """Thirty steps raise the reward of a tiny model on three pictures by a lot."""
+    decoder, features = small_decoder()
+    features = features.float()
+    decoder = decoder.float().train()
+    maker, optimizer = sampler(10, max_length=4), torch.optim.Adam(decoder.parameters(), lr=0.02)
+    torch.manual_seed(0)
+    earned = []
+    for _ in range(60):
+        samples = maker.draw(decoder, features, [0, 1, 2])
+        earned.append(samples.rewards.mean().item())
+        optimizer.zero_grad()
+        caption_loss(decoder, features, samples.tokens, weights=samples.advantages, never=NEVER).backward()
+        optimizer.step()
+    assert sum(earned[-10:]) > 2 * sum(earned[:10])
