@@ -171,6 +171,12 @@ class TrainingOptions(_Checked):
         choices=DIRECTIONS,
     )
     samples: int = option(5, "captions drawn for each picture (self-critical only)", minimum=2, maximum=100)
+    temperature: float = option(
+        0.6,
+        "logits are divided by it in drawing (self-critical only); 1: the model as it is",
+        minimum=0.05,
+        maximum=10.0,
+    )
     epochs: int = option(12, "passes over the training pictures", minimum=1, maximum=10_000)
     batch_size: int = option(32, "pictures a step, each with all its captions", minimum=1, maximum=65_536)
     learning_rate: float = option(1e-3, "peak learning rate of the decoder", minimum=0.0, maximum=10.0)

@@ -208,11 +208,13 @@ def sample(
     never: Iterable[int] = (),
     samples: int,
     max_length: int,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """Tokens (B, samples, T), drawn word by word from the model's probabilities with torch's global generator.
 
-    `state` and `never` as in `search`; the forbidden tokens' probability goes to the others. A sample is without start
-    and repeats its end behind it; one that has not ended after `max_length` tokens is cut there.
+    Logits are divided by `temperature` first: below 1, likely words become likelier. `state` and `never` as in
+    `search`; the forbidden tokens' probability goes to the others. A sample is without start and repeats its end behind
+    it; one that has not ended after `max_length` tokens is cut there.
     """
     state = tuple(part.expand(-1, samples, *part.shape[2:]) for part in state)
     tokens = torch.full((len(state[0]), samples), start, device=state[0].device)
@@ -221,7 +223,7 @@ def sample(
     path = []
     for _ in range(max_length):
         logits, state = step(tokens, state)
-        probabilities = _log_probabilities(logits, forbidden).exp()
+        probabilities = _log_probabilities(logits / temperature, forbidden).exp()
         tokens = torch.multinomial(probabilities.flatten(0, 1), 1).view_as(tokens).masked_fill(ended, end)
         path.append(tokens)
         ended |= tokens == end

@@ -28,11 +28,11 @@ def small_decoder():
     return Decoder(options, channels=4, vocabulary_size=len(WORDS)).double(), torch.randn(3, 2, 4, dtype=torch.double)
 
 
-def sampler(samples, *, max_length=2, reverse=False):
-    return Sampler(IMAGES, WORDS, samples=samples, max_length=max_length, reverse=reverse)
+def sampler(samples, *, max_length=2, reverse=False, temperature=1.0):
+    return Sampler(IMAGES, WORDS, samples=samples, max_length=max_length, temperature=temperature, reverse=reverse)
 
 
-def every_caption(decoder, features, max_length=2):
+def every_caption(decoder, features, max_length=2, temperature=1.0):
     """All captions of at most `max_length` tokens, end included, with their log-probabilities among allowed tokens."""
     never, words_of = [PAD, START], (UNKNOWN, 4, 5)
     found = {}
@@ -41,12 +41,13 @@ def every_caption(decoder, features, max_length=2):
             for last in (END, *words_of) if length == max_length else (END,):
                 ids = (*words, last)
                 logits, _ = decoder(features, torch.tensor([[[START, *ids[:-1]]]]))
-                logs = logits[0, 0].index_fill(-1, torch.tensor(never), -torch.inf).log_softmax(-1)
+                logs = (logits[0, 0] / temperature).index_fill(-1, torch.tensor(never), -torch.inf).log_softmax(-1)
                 found[ids] = sum(logs[place, token] for place, token in enumerate(ids))
     return found
 
 
-def test_samples_follow_the_models_probabilities():
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_samples_follow_the_models_probabilities(temperature):
     """Each caption is drawn as often as the model says, forbidden tokens never; an end is repeated, nothing follows."""
     decoder, features = small_decoder()
     decoder.eval()
@@ -59,8 +60,10 @@ def test_samples_follow_the_models_probabilities():
         never=NEVER,
         samples=20_000,
         max_length=3,
+        temperature=temperature,
     )[0]
-    expected = {ids: log.exp().item() for ids, log in every_caption(decoder, features[:1], 3).items()}
+    captions = every_caption(decoder, features[:1], 3, temperature)
+    expected = {ids: log.exp().item() for ids, log in captions.items()}
     assert sum(expected.values()) == pytest.approx(1)
     counts = dict.fromkeys(expected, 0)
     for ids in drawn.tolist():
@@ -122,7 +125,8 @@ def test_drawing_leaves_the_decoder_in_training_and_itself_uses_no_dropout():
     assert torch.equal(sampler(50).draw(decoder, features, [0, 1, 2]).tokens, noisy)
 
 
-def test_the_gradient_is_that_of_the_expected_reward():
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_gradient_is_that_of_the_expected_reward(temperature):
     """Many samples' gradient comes close to the exact one, from all captions there are (Williams 1992, REINFORCE).
 
     Also where tokens that are never drawn would be probable. The loss, a mean over words, is scaled back to a sum per
@@ -132,10 +136,10 @@ def test_the_gradient_is_that_of_the_expected_reward():
     decoder.eval()
     decoder.output.bias.data[list(NEVER)] = 5.0
     features = features[:1]
-    maker = sampler(20_000)
+    maker = sampler(20_000, temperature=temperature)
     parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
 
-    captions = every_caption(decoder, features)
+    captions = every_caption(decoder, features, temperature=temperature)
     longest = max(map(len, captions))
     table = torch.tensor([[[*ids, *[END] * (longest - len(ids))] for ids in captions]])
     maker.samples = len(captions)
@@ -147,7 +151,8 @@ def test_the_gradient_is_that_of_the_expected_reward():
     torch.manual_seed(1)
     samples = maker.draw(decoder, features, [0])
     words = (samples.tokens[..., 1:] != PAD).sum()
-    loss = caption_loss(decoder, features, samples.tokens, weights=samples.advantages, never=NEVER)
+    how = {"weights": samples.advantages, "never": NEVER, "temperature": temperature}
+    loss = caption_loss(decoder, features, samples.tokens, **how)
     loss = loss * words / maker.samples
     ours = -torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
     assert torch.cosine_similarity(ours, exact, dim=0) > 0.99

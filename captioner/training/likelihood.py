@@ -19,19 +19,23 @@ def caption_loss(
     smoothing: float = 0.0,
     weights: Tensor | None = None,
     never: Sequence[int] = (),
+    temperature: float = 1.0,
 ) -> Tensor:
     """Features (B, R, C), tokens (B, K, T) from <start> on -> the mean loss of a word, in nats; padding does not count.
 
     `smoothing` is the probability spread evenly over the vocabulary (Szegedy et al. 2016, section 7). `weights` (B, K)
-    multiplies the loss of each caption's words; a negative one makes the caption less probable. Tokens in `never` have
-    no probability (which goes with a smoothing of 0 alone). Raises ValueError where there is no word at all.
+    multiplies the loss of each caption's words; a negative one makes the caption less probable. Logits are divided by
+    `temperature`, and tokens in `never` have no probability (which goes with a smoothing of 0 alone). Raises ValueError
+    where there is no word at all.
     """
     targets = tokens[..., 1:]
     real = targets != PAD
     if not torch.any(real):
         raise ValueError("There is no word to learn from in this batch.")
     logits, _ = decoder(features, tokens[..., :-1], real)
-    logits = logits.float().index_fill(-1, torch.tensor(never, dtype=torch.int64, device=logits.device), -math.inf)
+    logits = (logits.float() / temperature).index_fill(
+        -1, torch.tensor(never, dtype=torch.int64, device=logits.device), -math.inf
+    )
     losses = F.cross_entropy(logits, targets[real], label_smoothing=smoothing, reduction="none")
     if weights is not None:
         losses = losses * weights[..., None].expand_as(targets)[real]

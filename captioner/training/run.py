@@ -79,6 +79,7 @@ class Run:
                 vocabulary,
                 samples=training.samples,
                 max_length=options.search.max_length,
+                temperature=training.temperature,
                 reverse=reverse,
             )
         self.frozen = training.fine_tune is None
@@ -181,7 +182,7 @@ class Run:
         with autocast(training.precision, self.device):
             how: dict[str, Any] = {"smoothing": training.label_smoothing}
             if self.sampler:
-                how = {"weights": weights, "never": NEVER}
+                how = {"weights": weights, "never": NEVER, "temperature": training.temperature}
             loss = caption_loss(self.decoder, features, tokens, **how)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

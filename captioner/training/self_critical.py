@@ -53,10 +53,21 @@ class Sampler:
     """Draws captions for training pictures and scores them against the pictures' references."""
 
     def __init__(
-        self, images: Sequence[CaptionedImage], vocabulary: Vocabulary, *, samples: int, max_length: int, reverse: bool
+        self,
+        images: Sequence[CaptionedImage],
+        vocabulary: Vocabulary,
+        *,
+        samples: int,
+        max_length: int,
+        temperature: float,
+        reverse: bool,
     ) -> None:
-        """Document frequencies come from the references of `images`: the training split. `reverse`: right to left."""
+        """Document frequencies come from the references of `images`: the training split. `reverse`: right to left.
+
+        `temperature` must be that of the loss too: what learns is the policy that draws.
+        """
         self.vocabulary, self.samples, self.max_length, self.reverse = vocabulary, samples, max_length, reverse
+        self.temperature = temperature
         self.references = [[[*tokenise(caption), _END] for caption in image.captions] for image in images]
         self.frequencies = document_frequencies(self.references)
 
@@ -77,6 +88,7 @@ class Sampler:
                 never=NEVER,
                 samples=self.samples,
                 max_length=self.max_length,
+                temperature=self.temperature,
             )
         decoder.train(training)
         after = (drawn == END).cumsum(-1) > 1  # `sample` repeats the end

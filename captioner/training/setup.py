@@ -36,7 +36,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # Steps are small and the policy is kept close to what it samples: the model is trained already.
     "self-critical": {
         "DecoderOptions": {"dropout": 0.2},
-        "TrainingOptions": {"learning_rate": 4e-5, "epochs": 10},
+        "TrainingOptions": {"learning_rate": 1e-4, "epochs": 10},
     },
     # Drawings need no ImageNet: a ResNet-18 cut early learns them from random weights in minutes.
     "shapes": {
