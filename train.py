@@ -5,7 +5,7 @@
     python train.py my_photos                     a folder of pictures with captions.csv or captions.jsonl
     python train.py my_photos --start-from fast --fine-tune all        go on from the model that ships
     python train.py data/flickr8k --output runs/a --resume             go on after a stop
-    python train.py data/flickr8k --preset flickr8k                    the bundled model, from first step to last
+    python train.py data/flickr8k --preset flickr8k                    a recipe of several runs, one after the other
 
 A run lives in its --output folder: best.safetensors, last.safetensors, log.jsonl and resume.pt. A preset is several
 runs, each in a folder below.

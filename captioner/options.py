@@ -124,7 +124,7 @@ class DecoderOptions(_Checked):
         super().__post_init__()
         if self.attention == "dot" and self.hidden_size % self.heads:
             raise OptionError(
-                f"--heads is {self.heads}, not a divisor of --hidden-size {self.hidden_size}: choose one."
+                f"--heads is {self.heads}, not a divisor of --hidden-size {self.hidden_size}: add --heads with one."
             )
 
 

@@ -1,11 +1,12 @@
 """Greedy and beam search, and sampling, over any step function; knows no text and no images.
 
-Promises, each proved in tests/test_search.py: an image's hypotheses do not depend on the other images of its batch; a
-beam as wide as the language finds what exhaustive search finds; stopping early changes no result; a forbidden token
-is never produced; where nothing finishes, the best unfinished hypothesis is the answer.
+Promises of the two searches, each proved in tests/test_search.py: an image's hypotheses do not depend on the other
+images of its batch; a beam as wide as the language finds what exhaustive search finds; stopping early changes no
+result; a forbidden token is never produced; where nothing finishes, the best unfinished hypothesis is the answer.
 
-Probabilities are the model's own: the softmax runs over all tokens, and only then are forbidden ones ruled out. What
-the model computed once per image lives in the step function, indexed by image; only the recurrent state is reordered.
+Their probabilities are the model's own: the softmax runs over all tokens, and only then are forbidden ones ruled out.
+What the model computed once per image lives in the step function, indexed by image; only the recurrent state is
+reordered.
 """
 
 import math
@@ -214,7 +215,7 @@ def sample(
 
     Logits are divided by `temperature` first: below 1, likely words become likelier. `state` and `never` as in
     `search`; the forbidden tokens' probability goes to the others. A sample is without start and repeats its end behind
-    it; one that has not ended after `max_length` tokens is cut there.
+    it; one that has not ended after `max_length` tokens is cut there. Raises CaptionerError as `search` does.
     """
     state = tuple(part.expand(-1, samples, *part.shape[2:]) for part in state)
     tokens = torch.full((len(state[0]), samples), start, device=state[0].device)
@@ -223,6 +224,8 @@ def sample(
     path = []
     for _ in range(max_length):
         logits, state = step(tokens, state)
+        if not logits.isfinite().all():  # multinomial has no sentence for it
+            raise not_finite(int((~logits.isfinite()).flatten(1).any(1).nonzero()[0]))
         probabilities = _log_probabilities(logits / temperature, forbidden).exp()
         tokens = torch.multinomial(probabilities.flatten(0, 1), 1).view_as(tokens).masked_fill(ended, end)
         path.append(tokens)

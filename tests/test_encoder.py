@@ -198,3 +198,12 @@ def test_weights_that_cannot_be_had_are_explained(monkeypatch, tmp_path):
 
 def _no_network(*arguments, **options):
     raise OSError("no network")
+
+
+def test_imagenet_weights_come_folded(imagenet):
+    """What training starts from has batch norms that only add: the same for official weights and folded copies."""
+    encoder = Encoder(EncoderOptions("mobilenet_v2"), image_size=96, imagenet=True)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert torch.equal(module.weight, torch.ones_like(module.weight))
+            torch.testing.assert_close(module.running_var + module.eps, torch.ones_like(module.weight))

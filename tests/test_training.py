@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,10 @@ from captioner.options import DecoderOptions, ImageOptions
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary
 from captioner.training.likelihood import caption_loss
 from captioner.training.loop import train
-from captioner.training.presets import PRESETS, Stage, train_preset
-from captioner.training.run import learning_rate
-from captioner.training.setup import resolve_options
+from captioner.training.presets import PRESETS, Stage, check_preset, train_preset
+from captioner.training.run import Run, learning_rate
+from captioner.training.self_critical import NEVER, Sampler
+from captioner.training.setup import build_model, resolve_options
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -432,18 +434,103 @@ def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path
     assert load_model(finished).model.reverse is not None
     assert read_header(finished)["provenance"]["training"]["seed"] == 3
     assert torch.int8 in {tensor.dtype for tensor in load_file(finished).values()}
-    assert not list(output.glob("*/resume.pt"))
     with pytest.raises(OptionError, match="--resume"):
         go(resume=False)
-    (output / "2-second" / "best.safetensors").unlink()
-    for rest in (output / "2-second").iterdir():
-        rest.unlink()
+    (output / "2-second.safetensors").unlink()  # as if killed before the stage saved itself for the first time
+    (output / "2-second" / "resume.pt").unlink()
+    (output / "2-second" / "resume.pt.part").touch()
     said.clear()
     before = finished.read_bytes()
     finished.unlink()
     go(resume=True)
     assert [line for line in said if line.startswith("Stage")] == ["Stage 2 of 2, 2-second:"]
     assert finished.read_bytes() == before
+
+
+def test_a_preset_goes_on_inside_a_stage(drawings, tmp_path, monkeypatch):
+    """A stage that has saved itself is resumed where it stood, not begun anew."""
+    monkeypatch.setitem(PRESETS, "small", STAGES)
+    said = []
+    whole = {"preset": "small", "given": {}, "features": tmp_path / "features", "report": said.append}
+    train_preset(load_dataset(drawings), output=tmp_path / "run", resume=False, **whole)
+    (tmp_path / "run" / "2-second.safetensors").rename(tmp_path / "run" / "2-second" / "best.safetensors")
+    said.clear()
+    train_preset(load_dataset(drawings), output=tmp_path / "run", resume=True, **whole)
+    assert any(line.startswith("Going on in") and "after 1 epochs" in line for line in said)
+
+
+def test_what_a_preset_decides_is_refused_at_once(drawings, tmp_path):
+    """Not after the stages that it would not have touched."""
+    for name, values in (("TrainingOptions", {"fine_tune": "all"}), ("SearchOptions", {"rerank": 0.5})):
+        with pytest.raises(OptionError, match="does not go with --preset"):
+            check_preset(
+                load_dataset(drawings), preset="flickr8k", given={name: values}, output=tmp_path / "x", resume=False
+            )
+
+
+def test_a_step_follows_the_advantages(drawings, tmp_path, monkeypatch):
+    """One step of a self-critical run has the gradient of the loss weighted by advantages, nothing forbidden in it."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    seen = []
+
+    def watch(decoder, features, tokens, **how):
+        seen.append(how)
+        return caption_loss(decoder, features, tokens, **how)
+
+    drawn = []
+    draw = Sampler.draw
+    monkeypatch.setattr("captioner.training.run.caption_loss", watch)
+    monkeypatch.setattr(Sampler, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    training = {"objective": "self-critical", "epochs": 1, "precision": "float32", "workers": 0, "temperature": 0.7}
+    small_run(drawings, tmp_path / "run", given={"TrainingOptions": training}, start_from=str(first))
+    assert len(seen) == len(drawn) > 0
+    for how, samples in zip(seen, drawn, strict=True):
+        assert torch.equal(how["weights"], samples.advantages)
+        assert (how["never"], how["temperature"], how.get("smoothing", 0.0)) == (NEVER, 0.7, 0.0)
+
+
+def test_the_second_direction_learns_reversed_captions(drawings, tmp_path):
+    """From the end to the start, in the references and in the samples; it begins with the other one's weights."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    data, start = load_dataset(drawings), load_model(first)
+    given = {"TrainingOptions": {"direction": "right-to-left", "precision": "float32"}}
+    options = resolve_options(given, kind="table", start=start)
+    model = build_model(options, start.vocabulary, start)
+    assert all(map(torch.equal, model.reverse.parameters(), model.decoder.parameters()))
+    run = Run(
+        data,
+        options,
+        start.vocabulary,
+        model,
+        output=tmp_path,
+        features=tmp_path / "features",
+        origin={},
+        device=torch.device("cpu"),
+        report=str,
+    )
+    assert run.decoder is model.reverse
+    forward = encode_captions(data.split("train"), start.vocabulary, max_words=50)
+    for ours, theirs in zip(run.captions, forward, strict=True):
+        assert [[START, *ids[-2:0:-1], END] for ids in theirs] == ours
+    again = build_model(options, start.vocabulary, replace(start, model=run.model))
+    torch.nn.init.zeros_(run.model.reverse.combine.weight)
+    again = build_model(options, start.vocabulary, replace(start, model=run.model))
+    assert not again.reverse.combine.weight.any()
+
+
+def test_self_critical_needs_a_decoder_of_its_direction(small_file):
+    """A right-to-left decoder that was never trained draws nonsense."""
+    chosen = {"TrainingOptions": {"direction": "right-to-left", "objective": "self-critical"}}
+    with pytest.raises(OptionError, match="likelihood first"):
+        resolve_options(chosen, kind="table", start=small_file)
+
+
+def test_what_starts_from_a_model_leaves_the_kinds_recipe_alone(small_file):
+    """Drawn shapes train their encoder from nothing; not where it is trained already. Lengths are the model's."""
+    chosen = {"TrainingOptions": {"direction": "right-to-left"}}
+    options = resolve_options(chosen, kind="shapes", start=small_file)
+    assert options.training.fine_tune is None
+    assert options.search.max_length == small_file.search.max_length
 
 
 def test_a_run_that_gets_no_better_stops_early(drawings, tmp_path):

@@ -5,6 +5,7 @@ axis.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image, ImageEnhance
@@ -70,7 +71,9 @@ class _Pixels(Dataset[Tensor]):
             return to_tensor(source, self.options)
         seed, epoch = self.augmentation
         generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 10_000_019 + index)
-        return to_tensor(augment(fit(read_image(source), self.options), generator), self.options)
+        # What is varied is the small square, where there is one: `to_tensor` enlarges it as it does for everybody.
+        small = replace(self.options, size=self.options.detail or self.options.size, detail=None)
+        return to_tensor(augment(fit(read_image(source), small), generator), self.options)
 
 
 def augment(picture: Image.Image, generator: torch.Generator) -> Image.Image:

@@ -65,9 +65,9 @@ def train(
 ) -> Path | None:
     """Trains on a checked data set; returns the best model's file, or None if someone asked for a stop.
 
-    `given` holds what the user chose, `features` is the folder for cached features, `start_from` a model file or
-    "bundled". Raises OptionError for options that do not fit, ModelFileError for files that do not, and TrainingError
-    where the loss is not finite.
+    `given` holds what the user chose, `features` is the folder for cached features, `start_from` a model file or the
+    name of a bundled model. Raises OptionError for options that do not fit, ModelFileError for files that do not, and
+    TrainingError where the loss is not finite.
     """
     place = pick_device(device)
     check_choices(data, given=given, output=output, resume=resume, start_from=start_from)
@@ -123,12 +123,13 @@ def _describe(run: Run) -> str:
 def _resumed(state: dict[str, Any], data: Dataset, given: Given, *, output: Path, **places: Any) -> Run:
     """The run that a resume file holds; raises OptionError where the user asks for something else now."""
     try:
-        options = Options.from_dict(state["options"])
+        kept = {"normalise": False, **state["options"]["decoder"]}  # earlier decoders did not
+        options = Options.from_dict({**state["options"], "decoder": kept})
         vocabulary = Vocabulary(state["vocabulary"])
         for name, chosen in given.items():
             kept = next(value for value in vars(options).values() if type(value).__name__ == name)
             for option, value in chosen.items():
-                if value != getattr(kept, option):
+                if value not in (getattr(kept, option), "auto"):
                     raise OptionError(
                         f"{flag(type(kept), option)} is {value} now, but the run in {output} was started with "
                         f"{getattr(kept, option)}: leave it out, or start a new run with another --output."

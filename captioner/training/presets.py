@@ -1,9 +1,10 @@
-"""Recipes: the stages that train a bundled model, each a run of its own that goes on from the one before.
+"""Recipes of several stages, each a run of its own that goes on from the one before.
 
-`train_preset` goes through them; a stage that is done leaves its model in its folder and no resume file, so the same
-command with --resume goes on wherever it was stopped.
+`train_preset` goes through them. A stage that is done leaves its model beside its folder, so the same command with
+--resume goes on wherever it was stopped.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from captioner.checkpoint import load_model, save_model
 from captioner.datasets.dataset import Dataset
-from captioner.errors import ModelFileError
+from captioner.errors import ModelFileError, OptionError
 from captioner.training.loop import check_choices, say, train
 from captioner.training.setup import Given
 
@@ -45,7 +46,11 @@ def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
             },
         ),
         Stage("3-self-critical", {"TrainingOptions": {"objective": "self-critical"}}),
-        Stage("4-right-to-left", {"TrainingOptions": {"direction": "right-to-left", "epochs": 6}}),
+        Stage(
+            "4-right-to-left",
+            # dropout again: the stage before left its own in the file
+            {"TrainingOptions": {"direction": "right-to-left", "epochs": 6}, "DecoderOptions": {"dropout": 0.5}},
+        ),
     )
 
 
@@ -75,6 +80,14 @@ PRESETS: dict[str, tuple[Stage, ...]] = {
 
 def check_preset(data: Dataset, *, preset: str, given: Given, output: Path, resume: bool) -> None:
     """Refuses what `train_preset` would refuse, before every picture is read; raises what `check_choices` raises."""
+    training = given.get("TrainingOptions", {})
+    decided = [name for name in ("objective", "direction", "fine_tune", "encoder_weights") if name in training]
+    decided += [name for name in ("rerank",) if name in given.get("SearchOptions", {})]
+    if decided:
+        raise OptionError(
+            f"--{decided[0].replace('_', '-')} does not go with --preset, whose stages decide it: leave it out, or run "
+            "the stages one by one."
+        )
     if not resume:
         check_choices(data, given=_merge(PRESETS[preset][0].options, given), output=output, resume=False)
     elif not output.exists():
@@ -99,28 +112,30 @@ def train_preset(
     """
     check_preset(data, preset=preset, given=given, output=output, resume=resume)
     stages = PRESETS[preset]
-    best: Path | None = None
+    previous: Path | None = None
     for number, stage in enumerate(stages, 1):
-        folder, start = output / stage.name, best
-        best, unfinished = folder / "best.safetensors", folder / "resume.pt"
-        if best.exists() and not unfinished.exists():
-            continue
-        report(f"Stage {number} of {len(stages)}, {stage.name}:")
-        done = train(
-            data,
-            given=_merge(stage.options, given),
-            output=folder,
-            features=features,
-            resume=unfinished.exists(),
-            start_from=str(start) if start else None,
-            device=device,
-            report=report,
-        )
-        if done is None:
-            return None
-        unfinished.unlink()
+        folder, done = output / stage.name, output / f"{stage.name}.safetensors"
+        if not done.exists():
+            report(f"Stage {number} of {len(stages)}, {stage.name}:")
+            unfinished = folder / "resume.pt"
+            if not unfinished.exists():  # stopped before its first save, if at all: nothing to go on from
+                shutil.rmtree(folder, ignore_errors=True)
+            best = train(
+                data,
+                given=_merge(stage.options, given),
+                output=folder,
+                features=features,
+                resume=unfinished.exists(),
+                start_from=str(previous) if previous else None,
+                device=device,
+                report=report,
+            )
+            if best is None:
+                return None
+            best.rename(done)
+        previous = done
     finished = output / "captioner.safetensors"
-    save_model(finished, load_model(output / stages[-1].name / "best.safetensors"), small=True)
+    save_model(finished, load_model(output / f"{stages[-1].name}.safetensors"), small=True)
     return finished
 
 

@@ -113,7 +113,7 @@ class Run:
                 if not self._train_epoch(stop):
                     return False
                 self._finish_epoch(started)
-        return True
+        return not stop
 
     def _train_epoch(self, stop: StopRequest) -> bool:
         """The rest of the present epoch; False if someone asked for a stop, after saving."""
@@ -172,7 +172,7 @@ class Run:
             inputs = inputs.to(self.device)
             features = inputs.float() if self.frozen else self.model.encode(inputs)
         if self.sampler:
-            # Under an autocast of its own: one that has seen weights without a gradient goes on using those.
+            # Under an autocast of its own: its cache of half-precision weights must not hold any without a gradient.
             with autocast(training.precision, self.device):
                 samples = self.sampler.draw(self.decoder, features.detach(), batch)
             tokens, weights = samples.tokens, samples.advantages
@@ -181,7 +181,7 @@ class Run:
             tokens, weights = stack_captions([self.captions[index] for index in batch]).to(self.device), None
         with autocast(training.precision, self.device):
             how: dict[str, Any] = {"smoothing": training.label_smoothing}
-            if self.sampler:
+            if self.sampler:  # what is drawn is not smoothed
                 how = {"weights": weights, "never": NEVER, "temperature": training.temperature}
             loss = caption_loss(self.decoder, features, tokens, **how)
         self.optimizer.zero_grad(set_to_none=True)

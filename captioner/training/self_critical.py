@@ -66,9 +66,11 @@ class Sampler:
 
         `temperature` must be that of the loss too: what learns is the policy that draws.
         """
-        self.vocabulary, self.samples, self.max_length, self.reverse = vocabulary, samples, max_length, reverse
+        self.vocabulary, self.samples, self.max_length = vocabulary, samples, max_length
         self.temperature = temperature
-        self.references = [[[*tokenise(caption), _END] for caption in image.captions] for image in images]
+        # In the order of writing, so that the end stands where writing stops; CIDEr-D does not mind the direction.
+        order = -1 if reverse else 1
+        self.references = [[[*tokenise(caption)[::order], _END] for caption in image.captions] for image in images]
         self.frequencies = document_frequencies(self.references)
 
     def draw(self, decoder: Decoder, features: Tensor, batch: Sequence[int]) -> Samples:
@@ -102,7 +104,6 @@ class Sampler:
         return torch.from_numpy(scores).float().view(len(batch), self.samples)
 
     def _words(self, ids: list[int]) -> list[str]:
-        """Sampled ids -> the words that are scored, in reading order, with the end if there is one."""
+        """Sampled ids -> the words that are scored, in the order they were drawn, with the end if there is one."""
         length = ids.index(END) if END in ids else len(ids)
-        words = list(self.vocabulary.decode(ids[:length]))
-        return [*(reversed(words) if self.reverse else words), *([_END] if length < len(ids) else [])]
+        return [*self.vocabulary.decode(ids[:length]), *([_END] if length < len(ids) else [])]

@@ -89,22 +89,17 @@ _CLASSES: dict[str, Any] = {
 def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Options:
     """The user's choices over the recipe over the defaults; a model to start from fixes its own.
 
-    The recipe is that of the objective, or else of the data set's kind. Raises OptionError where choices contradict
-    each other or the model that training starts from.
+    The recipe is that of the data set's kind where training starts from nothing, and that of the objective. Raises
+    OptionError where choices contradict each other or the model that training starts from.
     """
     choices = given.get("TrainingOptions", {})
-    recipe = RECIPES.get(choices.get("objective", ""), RECIPES.get(kind, {}))
+    _check_stage(choices, start)
+    recipe = RECIPES.get(kind, {}) if start is None else RECIPES.get(choices.get("objective", ""), {})
     values: dict[str, Any] = {}
     for name, cls in _CLASSES.items():
         values[name] = {**recipe.get(cls.__name__, {}), **given.get(cls.__name__, {})}
-    if start is None and choices.get("objective") == "self-critical":
-        raise OptionError("--objective self-critical improves a trained model: name one with --start-from.")
-    if choices.get("direction") == "right-to-left":
-        if start is None:
-            raise OptionError("--direction right-to-left adds to a trained model: name one with --start-from.")
-        if choices.get("fine_tune") is not None:
-            raise OptionError("--direction right-to-left leaves the encoder as it is: leave --fine-tune out.")
     if start is not None:
+        values["search"] = {"max_length": start.search.max_length, **values["search"]}
         model = start.model.options
         values["image"] = {**to_dict(model.image), **given.get("ImageOptions", {})}
         for name, fixed in (("encoder", model.encoder), ("decoder", model.decoder)):
@@ -126,9 +121,35 @@ def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Opti
     if values["training"].get("encoder_weights") == "none" and "fine_tune" not in values["training"]:
         raise OptionError("--encoder-weights none leaves a random, frozen encoder: add --fine-tune all.")
     options = Options.from_dict(values)
-    reverse = choices.get("direction") == "right-to-left" or (start is not None and start.model.options.reverse)
-    options.search.check_model(reverse=reverse)
+    options.search.check_model(reverse=_has_reverse(options.training, start))
     return options
+
+
+def _check_stage(choices: Mapping[str, Any], start: ModelFile | None) -> None:
+    """Refuses an objective or a direction that the model to start from is no ground for."""
+    self_critical = choices.get("objective") == "self-critical"
+    if self_critical and start is None:
+        raise OptionError("--objective self-critical improves a trained model: name one with --start-from.")
+    if choices.get("direction") != "right-to-left":
+        return
+    if start is None:
+        raise OptionError("--direction right-to-left adds to a trained model: name one with --start-from.")
+    if choices.get("fine_tune") is not None:
+        raise OptionError("--direction right-to-left leaves the encoder as it is: leave --fine-tune out.")
+    if self_critical and not start.model.options.reverse:
+        raise OptionError(
+            "--objective self-critical improves a trained decoder, and the model to start from has none from right to "
+            "left: train that one with --objective likelihood first."
+        )
+
+
+def _has_reverse(training: TrainingOptions, start: ModelFile | None) -> bool:
+    """Whether the model that is trained has a right-to-left decoder.
+
+    Where the encoder learns, the one that the model to start from may have is left behind: it knows another encoder.
+    """
+    kept = start is not None and start.model.options.reverse and training.fine_tune is None
+    return training.direction == "right-to-left" or kept
 
 
 def _use_bundled_encoder(values: dict[str, Any], given: Given) -> None:
@@ -163,13 +184,9 @@ def build_vocabulary(data: Dataset, *, min_count: int) -> Vocabulary:
 def build_model(options: Options, vocabulary: Vocabulary, start: ModelFile | None) -> CaptionModel:
     """The network with the weights that training starts from.
 
-    A right-to-left decoder starts from the other one's weights: words and pictures mean the same in both directions.
-    Where the encoder learns, the one that the model to start from may have is left behind: it knows another encoder.
+    A new right-to-left decoder starts from the other one's weights: words and pictures mean the same both ways.
     """
-    training = options.training
-    reverse = training.direction == "right-to-left" or (
-        start is not None and start.model.options.reverse and training.fine_tune is None
-    )
+    reverse = _has_reverse(options.training, start)
     model_options = ModelOptions(options.image, options.encoder, options.decoder, len(vocabulary), reverse)
     weights = options.training.encoder_weights if start is None else "none"
     model = CaptionModel(model_options, imagenet=weights == "imagenet")
