@@ -46,7 +46,7 @@ def main() -> None:
             command += ["--cell", cell, "--attention", attention, "--epochs", chosen.epochs, "--patience", "99"]
             if (output / "resume.pt").exists():
                 command.append("--resume")
-            subprocess.run([*command, "--beam-size", "3"], check=True)
+            subprocess.run([*command, "--beam-size", "3", "--length-penalty", "0"], check=True)
             log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
             best = max(log, key=lambda line: line["val"]["BLEU-4"])
             rows.append((cell, attention, best["val"], exact_by_count(output / "best.safetensors")))

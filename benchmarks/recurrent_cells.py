@@ -93,7 +93,7 @@ def train(data: str, options: DecoderOptions, output: Path, chosen: argparse.Nam
     command = [sys.executable, str(ROOT / "train.py"), data, "--output", str(output)]
     command += ["--features", str(chosen.features), "--epochs", str(chosen.epochs), "--seed", str(chosen.seed)]
     command += ["--cell", options.cell, "--attention", options.attention, "--hidden-size", str(options.hidden_size)]
-    command += ["--heads", str(options.heads), "--patience", "99", "--beam-size", "3"]
+    command += ["--heads", str(options.heads), "--patience", "99", "--beam-size", "3", "--length-penalty", "0"]
     if (output / "resume.pt").exists():
         command.append("--resume")
     subprocess.run(command, check=True)

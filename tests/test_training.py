@@ -533,6 +533,31 @@ def test_what_starts_from_a_model_leaves_the_kinds_recipe_alone(small_file):
     assert options.search.max_length == small_file.search.max_length
 
 
+def test_what_is_chosen_of_the_search_stays_and_the_rest_is_tried(drawings, tmp_path):
+    """One field given fixes that one alone: a second direction is asked all the same where that does better."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    training = {"direction": "right-to-left", "epochs": 1, "precision": "float32", "workers": 0}
+    given = {"TrainingOptions": training, "SearchOptions": {"max_length": 12, "length_penalty": 0.0}}
+    best, said = small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
+    tried = [line for line in said if line.startswith("  beam")]
+    assert len(tried) == len(set(tried)) > 3
+    assert all("length penalty 0.0" in line for line in tried)
+    assert any("right-to-left share" in line for line in tried)
+    assert load_model(best).search.max_length == 12
+
+
+def test_pictures_that_no_word_is_said_of_are_passed_over(drawings, tmp_path):
+    """A caption of dots teaches nothing and stops nothing, in either objective."""
+    data = load_dataset(drawings)
+    images = [replace(image, captions=("...",)) if number % 2 else image for number, image in enumerate(data.images)]
+    data = replace(data, images=tuple(images))
+    one = {**SMALL, "TrainingOptions": {**SMALL["TrainingOptions"], "batch_size": 1, "epochs": 1}}
+    first = train(data, given=one, output=tmp_path / "first", features=tmp_path / "features", report=str)
+    given = {"TrainingOptions": {"objective": "self-critical", "epochs": 1, "batch_size": 1, "workers": 0}}
+    again = {"start_from": str(first), "features": tmp_path / "features", "report": str}
+    assert train(data, given=given, output=tmp_path / "again", **again)
+
+
 def test_a_run_that_gets_no_better_stops_early(drawings, tmp_path):
     """After `patience` epochs without a better score, and the best model is the one that is kept."""
     training = {

@@ -100,9 +100,7 @@ def train(
     if not run.train():
         report(f"Stopped and saved: the same command with --resume goes on from {output}.")
         return None
-    if given.get("SearchOptions"):
-        return output / "best.safetensors"
-    return run.choose_search()
+    return run.choose_search(given.get("SearchOptions", {}))
 
 
 def _describe(run: Run) -> str:

@@ -8,7 +8,7 @@ everything random is either derived from the seed, the epoch and the picture, or
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,11 @@ class Run:
         training = options.training
         reverse = training.direction == "right-to-left"
         self.decoder = self.model.reverse if reverse and self.model.reverse else self.model.decoder
-        self.train_images, self.val_images = data.split("train"), data.split("val")
-        self.captions = encode_captions(self.train_images, vocabulary, max_words=training.max_words, reverse=reverse)
+        captions = encode_captions(data.split("train"), vocabulary, max_words=training.max_words, reverse=reverse)
+        learnt = [(image, ids) for image, ids in zip(data.split("train"), captions, strict=True) if ids]
+        self.train_images = [image for image, _ in learnt]  # without those that no word is said of
+        self.captions = [ids for _, ids in learnt]
+        self.val_images = data.split("val")
         self.sampler = None
         if training.objective == "self-critical":
             self.sampler = Sampler(
@@ -251,11 +254,11 @@ class Run:
             self.model, self.val_images, self.vocabulary, search, features=self.val_features, precision=precision
         )
 
-    def choose_search(self) -> Path:
-        """Chooses the search of `best.safetensors` on the validation split, unless the user chose it."""
+    def choose_search(self, fixed: Mapping[str, Any]) -> Path:
+        """Chooses the search of `best.safetensors` on the validation split, but for the fields that are `fixed`."""
         path = self.output / "best.safetensors"
         best = load_model(path, self.device)
-        search, scores = choose_search(best, self.val_images, self.options.search, self.report)
+        search, scores = choose_search(best, self.val_images, self.options.search, fixed, self.report)
         save_model(path, replace(best, search=search, provenance={**best.provenance, "val": scores}))
         return path
 

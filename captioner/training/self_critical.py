@@ -70,7 +70,8 @@ class Sampler:
         self.temperature = temperature
         # In the order of writing, so that the end stands where writing stops; CIDEr-D does not mind the direction.
         order = -1 if reverse else 1
-        self.references = [[[*tokenise(caption)[::order], _END] for caption in image.captions] for image in images]
+        tokenised = ([tokenise(caption)[::order] for caption in image.captions] for image in images)
+        self.references = [[[*words, _END] for words in group if words] for group in tokenised]
         self.frequencies = document_frequencies(self.references)
 
     def draw(self, decoder: Decoder, features: Tensor, batch: Sequence[int]) -> Samples:
