@@ -455,6 +455,9 @@ def test_a_preset_goes_on_inside_a_stage(drawings, tmp_path, monkeypatch):
     train_preset(load_dataset(drawings), output=tmp_path / "run", resume=False, **whole)
     (tmp_path / "run" / "2-second.safetensors").rename(tmp_path / "run" / "2-second" / "best.safetensors")
     said.clear()
+    other = {**whole, "given": {"TrainingOptions": {"seed": 7}}}
+    with pytest.raises(OptionError, match="repeat that command"):
+        train_preset(load_dataset(drawings), output=tmp_path / "run", resume=True, **other)
     train_preset(load_dataset(drawings), output=tmp_path / "run", resume=True, **whole)
     assert any(line.startswith("Going on in") and "after 1 epochs" in line for line in said)
 
@@ -673,7 +676,7 @@ def test_training_on_ones_own_folder_offline_with_the_bundled_encoder(drawings, 
         (["shapes", "--resume", "--output", "nowhere"], "nothing to resume"),
         (["shapes", "--start-from", "nowhere"], "no model file nowhere"),
         (["shapes", "--preset", "flickr8k", "--start-from", "fast"], "--start-from does not go with --preset"),
-        (["shapes", "--preset", "flickr8k", "--resume", "--output", "nowhere"], "nothing to resume"),
+        (["shapes", "--preset", "flickr8k", "--resume", "--output", "nowhere"], "no preset to resume"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_2(arguments, said, tmp_path, monkeypatch, capsys):

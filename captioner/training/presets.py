@@ -4,6 +4,7 @@
 --resume goes on wherever it was stopped.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from typing import Any
 from captioner.checkpoint import load_model, save_model
 from captioner.datasets.dataset import Dataset
 from captioner.errors import ModelFileError, OptionError
+from captioner.files import write_atomically
 from captioner.training.loop import check_choices, say, train
+from captioner.training.resume import fingerprint
 from captioner.training.setup import Given
 
 
@@ -77,6 +80,8 @@ PRESETS: dict[str, tuple[Stage, ...]] = {
 }
 """The stages of each recipe, by the names in `options.PRESETS`."""
 
+_RECORD = "preset.json"  # in the output folder: what was started there
+
 
 def check_preset(data: Dataset, *, preset: str, given: Given, output: Path, resume: bool) -> None:
     """Refuses what `train_preset` would refuse, before every picture is read; raises what `check_choices` raises."""
@@ -90,8 +95,19 @@ def check_preset(data: Dataset, *, preset: str, given: Given, output: Path, resu
         )
     if not resume:
         check_choices(data, given=_merge(PRESETS[preset][0].options, given), output=output, resume=False)
-    elif not output.exists():
-        raise ModelFileError(f"There is nothing to resume in {output}: start without --resume.")
+    elif not (output / _RECORD).exists():
+        raise ModelFileError(f"There is no preset to resume in {output}: start without --resume.")
+    elif json.loads((output / _RECORD).read_text(encoding="utf-8")) != _record(data, preset, given):
+        raise OptionError(
+            f"The preset, its other options or the data set are not what {output} was started with: repeat that "
+            "command with --resume, or start anew with another --output."
+        )
+
+
+def _record(data: Dataset, preset: str, given: Given) -> dict[str, Any]:
+    """What all stages must have in common, as JSON values."""
+    chosen = {name: dict(values) for name, values in given.items() if values}
+    return {"preset": preset, "options": chosen, "data": fingerprint(data)}
 
 
 def train_preset(
@@ -111,6 +127,9 @@ def train_preset(
     Raises what `train` raises.
     """
     check_preset(data, preset=preset, given=given, output=output, resume=resume)
+    output.mkdir(parents=True, exist_ok=True)
+    record = json.dumps(_record(data, preset, given))
+    write_atomically(output / _RECORD, lambda part: part.write_text(record, encoding="utf-8"))
     stages = PRESETS[preset]
     previous: Path | None = None
     for number, stage in enumerate(stages, 1):
