@@ -121,8 +121,8 @@ def _describe(run: Run) -> str:
 def _resumed(state: dict[str, Any], data: Dataset, given: Given, *, output: Path, **places: Any) -> Run:
     """The run that a resume file holds; raises OptionError where the user asks for something else now."""
     try:
-        kept = {"normalise": False, **state["options"]["decoder"]}  # earlier decoders did not
-        options = Options.from_dict({**state["options"], "decoder": kept})
+        decoder = {"normalise": False, **state["options"]["decoder"]}  # earlier decoders did not
+        options = Options.from_dict({**state["options"], "decoder": decoder})
         vocabulary = Vocabulary(state["vocabulary"])
         for name, chosen in given.items():
             kept = next(value for value in vars(options).values() if type(value).__name__ == name)

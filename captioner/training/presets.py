@@ -31,7 +31,7 @@ class Stage:
 def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
     """The four stages of a Flickr8k model; `network` is what its first run decides for all.
 
-    Why each value is what it is: docs/experiments.md.
+    What was tried for it, and what is still untried, stands in docs/experiments.md.
     """
     return (
         Stage("1-frozen", {**network, "TrainingOptions": {"epochs": 10}}),
@@ -85,9 +85,8 @@ _RECORD = "preset.json"  # in the output folder: what was started there
 
 def check_preset(data: Dataset, *, preset: str, given: Given, output: Path, resume: bool) -> None:
     """Refuses what `train_preset` would refuse, before every picture is read; raises what `check_choices` raises."""
-    training = given.get("TrainingOptions", {})
-    decided = [name for name in ("objective", "direction", "fine_tune", "encoder_weights") if name in training]
-    decided += [name for name in ("rerank",) if name in given.get("SearchOptions", {})]
+    chosen = {*given.get("TrainingOptions", {}), *given.get("SearchOptions", {})}
+    decided = [name for name in ("objective", "direction", "fine_tune", "encoder_weights", "rerank") if name in chosen]
     if decided:
         raise OptionError(
             f"--{decided[0].replace('_', '-')} does not go with --preset, whose stages decide it: leave it out, or run "
