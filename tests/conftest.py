@@ -1,5 +1,7 @@
 """What several test files share."""
 
+import csv
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from captioner.checkpoint import ModelFile, save_model
+from captioner.datasets.shapes import draw
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions
 from captioner.text import END, SPECIAL_WORDS, Vocabulary
@@ -39,6 +42,21 @@ def imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
     if not home.is_dir():
         pytest.skip(f"torchvision's weights are not at {home}")
     monkeypatch.setenv("TORCH_HOME", str(home))
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory):
+    """A folder of 40 drawn pictures with captions.csv, as a user's own would be."""
+    folder = tmp_path_factory.mktemp("drawings")
+    generator = random.Random(1)
+    with (folder / "captions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "caption"])
+        for number in range(40):
+            picture, caption = draw(generator)
+            picture.save(folder / f"{number}.png")
+            rows.writerow([f"{number}.png", caption])
+    return folder
 
 
 @pytest.fixture(scope="session")

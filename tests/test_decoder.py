@@ -58,6 +58,17 @@ def test_memory_holds_one_entry_an_image():
     assert [part.shape for part in decoder.start(memory)] == [(3, 1, 1, 16)] * 2
 
 
+def test_dropout_takes_whole_channels_from_what_is_seen_and_nothing_from_where_to_look():
+    """In training, cells that are alike stay alike among the values, images differ, and the keys are untouched."""
+    decoder, features, _ = make(DecoderOptions(embedding_size=12, hidden_size=16))
+    features = features[:1, :1].expand(3, 5, -1)
+    keys = decoder.read(features).keys
+    memory = decoder.train().read(features)
+    assert torch.equal(memory.keys, keys)
+    torch.testing.assert_close(memory.values, memory.values[:, :1].expand_as(memory.values))
+    assert not torch.allclose(memory.values[0], memory.values[1])
+
+
 def test_later_words_do_not_change_earlier_predictions():
     """Causality: logits at t depend on words up to t alone."""
     decoder, features, tokens = make(DecoderOptions(embedding_size=12, hidden_size=16))

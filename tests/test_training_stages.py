@@ -1,0 +1,192 @@
+"""The promises of training in stages: another objective, another direction, from a trained model on."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from captioner.checkpoint import load_model, read_header
+from captioner.datasets import load_dataset
+from captioner.datasets.batches import encode_captions
+from captioner.errors import OptionError
+from captioner.text import END, START
+from captioner.training.likelihood import caption_loss
+from captioner.training.loop import train
+from captioner.training.run import Run
+from captioner.training.self_critical import NEVER, Sampler
+from captioner.training.setup import build_model, resolve_options
+from captioner.training.validation import validate
+from tests.small_training import SMALL, small_run
+
+
+def test_the_objective_has_a_recipe_of_its_own(small_file):
+    """Self-critical training takes smaller steps with less dropout, and a trained model to begin with."""
+    chosen = {"TrainingOptions": {"objective": "self-critical"}}
+    options = resolve_options(chosen, kind="table", start=small_file)
+    plain = resolve_options({}, kind="table", start=small_file)
+    assert options.training.learning_rate < plain.training.learning_rate
+    assert options.decoder.dropout < plain.decoder.dropout
+    chosen["DecoderOptions"] = {"dropout": 0.4}
+    assert resolve_options(chosen, kind="table", start=small_file).decoder.dropout == 0.4
+    with pytest.raises(OptionError, match="self-critical improves a trained model"):
+        resolve_options(chosen, kind="table", start=None)
+
+
+def test_a_second_direction_needs_a_first_and_leaves_the_encoder_alone(small_file):
+    """Both are said before anything is trained."""
+    chosen = {"TrainingOptions": {"direction": "right-to-left"}}
+    with pytest.raises(OptionError, match="--start-from"):
+        resolve_options(chosen, kind="table", start=None)
+    chosen["TrainingOptions"]["fine_tune"] = "all"
+    with pytest.raises(OptionError, match="--fine-tune"):
+        resolve_options(chosen, kind="table", start=small_file)
+
+
+def test_self_critical_needs_a_decoder_of_its_direction(small_file):
+    """A right-to-left decoder that was never trained draws nonsense."""
+    chosen = {"TrainingOptions": {"direction": "right-to-left", "objective": "self-critical"}}
+    with pytest.raises(OptionError, match="likelihood first"):
+        resolve_options(chosen, kind="table", start=small_file)
+
+
+def test_what_starts_from_a_model_leaves_the_kinds_recipe_alone(small_file):
+    """Drawn shapes train their encoder from nothing; not where it is trained already. Lengths are the model's."""
+    chosen = {"TrainingOptions": {"direction": "right-to-left"}}
+    options = resolve_options(chosen, kind="shapes", start=small_file)
+    assert options.training.fine_tune is None
+    assert options.search.max_length == small_file.search.max_length
+
+
+def test_self_critical_training_goes_on_from_a_model(drawings, tmp_path):
+    """A run of its own, with the reward and the samples' length in its log; references are not imitated any more."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    training = {"objective": "self-critical", "epochs": 2, "samples": 3, "precision": "float32", "workers": 0}
+    given = {"TrainingOptions": training, "SearchOptions": {"max_length": 12}}
+    best, said = small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert all(line["reward"] >= 0 and 0 <= line["sampled_words"] <= 12 for line in lines)
+    assert any("reward" in line for line in said)
+    before, after = load_model(first).model.state_dict(), load_model(best).model.state_dict()
+    assert not torch.equal(before["decoder.embedding.weight"], after["decoder.embedding.weight"])
+    assert read_header(best)["provenance"]["starting_weights"]["data"] == "table"
+
+
+def test_a_second_direction_is_added_and_the_first_kept(drawings, tmp_path):
+    """--direction right-to-left trains a decoder on reversed captions; the other and the encoder stay, bit for bit."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    training = {"direction": "right-to-left", "epochs": 1, "precision": "float32", "workers": 0}
+    best, _ = small_run(drawings, tmp_path / "run", given={"TrainingOptions": training}, start_from=str(first))
+    before, after = load_model(first).model.state_dict(), load_model(best).model
+    assert after.reverse is not None
+    assert all(torch.equal(tensor, after.state_dict()[name]) for name, tensor in before.items())
+    assert not torch.equal(after.reverse.embedding.weight, after.decoder.embedding.weight)
+    training = {**training, "objective": "self-critical"}
+    again, _ = small_run(drawings, tmp_path / "again", given={"TrainingOptions": training}, start_from=str(best))
+    final = load_model(again).model
+    assert torch.equal(final.decoder.embedding.weight, after.decoder.embedding.weight)
+    assert not torch.equal(final.reverse.embedding.weight, after.reverse.embedding.weight)
+
+
+@pytest.mark.parametrize(("chosen", "asked"), [({}, 0.5), ({"rerank": 0.25}, 0.25)])
+def test_a_second_direction_is_judged_by_what_both_choose(drawings, tmp_path, monkeypatch, chosen, asked):
+    """Its own captions are never shown to anyone: half the say in validation, or the share that the user gave."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    shares = []
+
+    def watch(model, images, vocabulary, search, **how):
+        shares.append(search.rerank)
+        return validate(model, images, vocabulary, search, **how)
+
+    monkeypatch.setattr("captioner.training.run.validate", watch)
+    training = {"direction": "right-to-left", "epochs": 1, "precision": "float32", "workers": 0}
+    given = {"TrainingOptions": training, "SearchOptions": chosen}
+    small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
+    assert shares == [asked]
+
+
+def test_an_encoder_that_learns_leaves_the_second_direction_behind(drawings, tmp_path):
+    """It knew the features of another encoder; a frozen one keeps it."""
+    training = {"epochs": 1, "precision": "float32", "workers": 0}
+    first, _ = small_run(drawings, tmp_path / "first")
+    given = {"TrainingOptions": {**training, "direction": "right-to-left"}}
+    both, _ = small_run(drawings, tmp_path / "both", given=given, start_from=str(first))
+    for name, kept, more in (("frozen", True, {}), ("learning", False, {"fine_tune": "all"})):
+        given = {"TrainingOptions": {**training, **more}}
+        best, _ = small_run(drawings, tmp_path / name, given=given, start_from=str(both))
+        assert (load_model(best).model.reverse is not None) == kept
+
+
+def test_a_step_follows_the_advantages(drawings, tmp_path, monkeypatch):
+    """One step of a self-critical run has the gradient of the loss weighted by advantages, nothing forbidden in it."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    seen = []
+
+    def watch(decoder, features, tokens, **how):
+        seen.append(how)
+        return caption_loss(decoder, features, tokens, **how)
+
+    drawn = []
+    draw = Sampler.draw
+    monkeypatch.setattr("captioner.training.run.caption_loss", watch)
+    monkeypatch.setattr(Sampler, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    training = {"objective": "self-critical", "epochs": 1, "precision": "float32", "workers": 0, "temperature": 0.7}
+    small_run(drawings, tmp_path / "run", given={"TrainingOptions": training}, start_from=str(first))
+    assert len(seen) == len(drawn) > 0
+    for how, samples in zip(seen, drawn, strict=True):
+        assert torch.equal(how["weights"], samples.advantages)
+        assert (how["never"], how["temperature"], how.get("smoothing", 0.0)) == (NEVER, 0.7, 0.0)
+
+
+def test_the_second_direction_learns_reversed_captions(drawings, tmp_path):
+    """From the end to the start, in the references and in the samples; it begins with the other one's weights."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    data, start = load_dataset(drawings), load_model(first)
+    given = {"TrainingOptions": {"direction": "right-to-left", "precision": "float32"}}
+    options = resolve_options(given, kind="table", start=start)
+    model = build_model(options, start.vocabulary, start)
+    assert all(map(torch.equal, model.reverse.parameters(), model.decoder.parameters()))
+    run = Run(
+        data,
+        options,
+        start.vocabulary,
+        model,
+        output=tmp_path,
+        features=tmp_path / "features",
+        origin={},
+        device=torch.device("cpu"),
+        report=str,
+    )
+    assert run.decoder is model.reverse
+    forward = encode_captions(data.split("train"), start.vocabulary, max_words=50)
+    for ours, theirs in zip(run.captions, forward, strict=True):
+        assert [[START, *ids[-2:0:-1], END] for ids in theirs] == ours
+    again = build_model(options, start.vocabulary, replace(start, model=run.model))
+    torch.nn.init.zeros_(run.model.reverse.combine.weight)
+    again = build_model(options, start.vocabulary, replace(start, model=run.model))
+    assert not again.reverse.combine.weight.any()
+
+
+def test_what_is_chosen_of_the_search_stays_and_the_rest_is_tried(drawings, tmp_path):
+    """One field given fixes that one alone: a second direction is asked all the same where that does better."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    training = {"direction": "right-to-left", "epochs": 1, "precision": "float32", "workers": 0}
+    given = {"TrainingOptions": training, "SearchOptions": {"max_length": 12, "length_penalty": 0.0}}
+    best, said = small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
+    tried = [line for line in said if line.startswith("  beam")]
+    assert len(tried) == len(set(tried)) > 3
+    assert all("length penalty 0.0" in line for line in tried)
+    assert any("right-to-left share" in line for line in tried)
+    assert load_model(best).search.max_length == 12
+
+
+def test_pictures_that_no_word_is_said_of_are_passed_over(drawings, tmp_path):
+    """A caption of dots teaches nothing and stops nothing, in either objective."""
+    data = load_dataset(drawings)
+    images = [replace(image, captions=("...",)) if number % 2 else image for number, image in enumerate(data.images)]
+    data = replace(data, images=tuple(images))
+    one = {**SMALL, "TrainingOptions": {**SMALL["TrainingOptions"], "batch_size": 1, "epochs": 1}}
+    first = train(data, given=one, output=tmp_path / "first", features=tmp_path / "features", report=str)
+    given = {"TrainingOptions": {"objective": "self-critical", "epochs": 1, "batch_size": 1, "workers": 0}}
+    again = {"start_from": str(first), "features": tmp_path / "features", "report": str}
+    assert train(data, given=given, output=tmp_path / "again", **again)
