@@ -60,14 +60,18 @@ def train(
     features: Path,
     resume: bool = False,
     start_from: str | None = None,
+    final: bool = True,
     device: str = "auto",
     report: Callable[[str], None] = say,
 ) -> Path | None:
     """Trains on a checked data set; returns the best model's file, or None if someone asked for a stop.
 
     `given` holds what the user chose, `features` is the folder for cached features, `start_from` a model file or the
-    name of a bundled model. Raises OptionError for options that do not fit, ModelFileError for files that do not, and
-    TrainingError where the loss is not finite.
+    name of a bundled model. Where the model is `final`, its search is chosen on validation; a model that another run
+    goes on from can do without, and saves minutes.
+
+    Raises OptionError for options that do not fit, ModelFileError for files that do not, and TrainingError where the
+    loss is not finite.
     """
     place = pick_device(device)
     check_choices(data, given=given, output=output, resume=resume, start_from=start_from)
@@ -100,7 +104,7 @@ def train(
     if not run.train():
         report(f"Stopped and saved: the same command with --resume goes on from {output}.")
         return None
-    return run.choose_search(given.get("SearchOptions", {}))
+    return run.choose_search(given.get("SearchOptions", {})) if final else run.output / "best.safetensors"
 
 
 def _describe(run: Run) -> str:
