@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from captioner.checkpoint import load_resume
+from captioner.checkpoint import ModelFile, load_resume
 from captioner.datasets.dataset import Dataset
 from captioner.device import pick_device, pick_precision
 from captioner.encoder import Encoder
@@ -42,7 +42,12 @@ def check_choices(data: Dataset, *, given: Given, output: Path, resume: bool, st
     """
     if resume:
         load_resume(output / "resume.pt")
-        return
+    else:
+        _prepare(data, given=given, output=output, start_from=start_from)
+
+
+def _prepare(data: Dataset, *, given: Given, output: Path, start_from: str | None) -> tuple[ModelFile | None, Options]:
+    """What a new run starts from, and its options; raises as `train` does."""
     if output.exists() and any(output.iterdir()):
         raise OptionError(f"{output} already holds a run: continue it with --resume, or choose another --output.")
     start = load_start(start_from)
@@ -50,6 +55,7 @@ def check_choices(data: Dataset, *, given: Given, output: Path, resume: bool, st
     with torch.random.fork_rng(devices=[]):
         encoder = Encoder(options.encoder, image_size=options.image.size)
     list(encoder.trainable(options.training.fine_tune))
+    return start, options
 
 
 def train(
@@ -74,15 +80,13 @@ def train(
     loss is not finite.
     """
     place = pick_device(device)
-    check_choices(data, given=given, output=output, resume=resume, start_from=start_from)
     if resume:
         state = load_resume(output / "resume.pt")
         run = _resumed(state, data, given, output=output, features=features, device=place, report=report)
         done, step = run.progress.epoch, run.progress.step
         report(f"Going on in {output} after {done} epochs and {step} steps.")
     else:
-        start = load_start(start_from)
-        options = resolve_options(given, kind=data.kind, start=start)
+        start, options = _prepare(data, given=given, output=output, start_from=start_from)
         precision = pick_precision(options.training.precision, place)
         options = replace(options, training=replace(options.training, precision=precision))
         torch.manual_seed(options.training.seed)
