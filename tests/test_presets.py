@@ -1,7 +1,5 @@
 """The promises of captioner.training.presets: recipes of several stages."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -85,24 +83,6 @@ def test_a_preset_goes_on_inside_a_stage(drawings, tmp_path, monkeypatch):
         train_preset(load_dataset(drawings), output=tmp_path / "run", resume=True, **other)
     train_preset(load_dataset(drawings), output=tmp_path / "run", resume=True, **whole)
     assert any(line.startswith("Going on in") and "after 1 epochs" in line for line in said)
-
-
-def test_a_stage_of_several_runs_ends_with_the_mean_of_their_weights(drawings, tmp_path, monkeypatch):
-    """Each run has a seed of its own and starts from the same model; the next stage starts from the mean."""
-    again = Stage("2-again", {"TrainingOptions": {"epochs": 1, "workers": 0, "precision": "float32"}}, runs=2)
-    monkeypatch.setitem(PRESETS, "small", (STAGES[0], again, replace(STAGES[1], name="3-last")))
-    output = tmp_path / "run"
-    whole = {"preset": "small", "given": {}, "features": tmp_path / "features", "report": str}
-    train_preset(load_dataset(drawings), output=output, resume=False, **whole)
-    one, two, mean = (load_file(output / f"2-again{end}.safetensors") for end in ("-1", "-2", ""))
-    assert not torch.equal(one["decoder.embedding.weight"], two["decoder.embedding.weight"])
-    for name, tensor in mean.items():
-        torch.testing.assert_close(tensor.double(), (one[name].double() + two[name].double()) / 2)
-    headers = [read_header(output / f"{name}.safetensors")["provenance"] for name in ("2-again-1", "2-again-2")]
-    assert [header["training"]["seed"] for header in headers] == [2, 3]
-    assert headers[0]["starting_weights"] == headers[1]["starting_weights"]
-    last = load_file(output / "3-last.safetensors")
-    assert torch.equal(last["decoder.embedding.weight"], mean["decoder.embedding.weight"])
 
 
 def test_what_a_preset_decides_is_refused_at_once(drawings, tmp_path):

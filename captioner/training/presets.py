@@ -4,15 +4,12 @@
 --resume goes on wherever it was stopped.
 """
 
-import itertools
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from captioner.checkpoint import load_model, save_model
 from captioner.datasets.dataset import Dataset
@@ -26,13 +23,10 @@ from captioner.training.setup import Given
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of a preset: its folder's name, and the options that differ from the defaults."""
+    """One run of a preset: its folder's name, and the options that differ from the defaults."""
 
     name: str
     options: dict[str, dict[str, Any]]
-    runs: int = 1
-    """With a seed each; the stage's model has the mean of their weights. Runs that go on from one trained model end
-    close enough for it (Wortsman et al. 2022, "Model soups")."""
 
 
 def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
@@ -62,7 +56,7 @@ def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
             "4-self-critical-fine-tuned",
             {"TrainingOptions": {**self_critical, **everything, "encoder_learning_rate": 3e-5}},
         ),
-        Stage("5-self-critical", {"TrainingOptions": {**self_critical, "epochs": 5}}, runs=2),
+        Stage("5-self-critical", {"TrainingOptions": {**self_critical, "epochs": 5}}),
         Stage(
             "6-right-to-left",
             # dropout again: the stage before left its own in the file
@@ -144,53 +138,34 @@ def train_preset(
     record = json.dumps(_record(data, preset, given))
     write_atomically(output / _RECORD, lambda part: part.write_text(record, encoding="utf-8"))
     stages = PRESETS[preset]
-    # A seed of its own for each run, or it would see the order and the crops of the one before.
-    seeds = itertools.count(given.get("TrainingOptions", {}).get("seed", TrainingOptions().seed))
     previous: Path | None = None
     for number, stage in enumerate(stages, 1):
-        finished = []
-        for run in range(1, stage.runs + 1):
-            name = stage.name if stage.runs == 1 else f"{stage.name}-{run}"
-            folder, done = output / name, output / f"{name}.safetensors"
-            options = _merge(_merge(stage.options, given), {"TrainingOptions": {"seed": next(seeds)}})
-            if not done.exists():
-                report(f"Stage {number} of {len(stages)}, {name}:")
-                unfinished = folder / "resume.pt"
-                if not unfinished.exists():  # stopped before its first save, if at all: nothing to go on from
-                    shutil.rmtree(folder, ignore_errors=True)
-                best = train(
-                    data,
-                    given=options,
-                    output=folder,
-                    features=features,
-                    resume=unfinished.exists(),
-                    start_from=str(previous) if previous else None,
-                    final=stage is stages[-1],
-                    device=device,
-                    report=report,
-                )
-                if best is None:
-                    return None
-                best.rename(done)
-            finished.append(done)
-        previous = finished[0] if stage.runs == 1 else _mean(finished, output / f"{stage.name}.safetensors")
-    shipped = output / "captioner.safetensors"
-    save_model(shipped, load_model(output / f"{stages[-1].name}.safetensors"), small=True)
-    return shipped
-
-
-def _mean(paths: Sequence[Path], output: Path) -> Path:
-    """Writes the model whose every weight is the mean of the models' weights; its file is otherwise the first one's."""
-    files = [load_model(path) for path in paths]
-    states = [file.model.state_dict() for file in files]
-    means = {
-        name: torch.stack([state[name] for state in states]).mean(0)
-        for name, tensor in states[0].items()
-        if tensor.is_floating_point()  # unlike a batch norm's count of what it has seen, which they share
-    }
-    files[0].model.load_state_dict(states[0] | means)
-    save_model(output, replace(files[0], provenance={**files[0].provenance, "mean_of_runs": len(paths)}))
-    return output
+        folder, done = output / stage.name, output / f"{stage.name}.safetensors"
+        if not done.exists():
+            report(f"Stage {number} of {len(stages)}, {stage.name}:")
+            unfinished = folder / "resume.pt"
+            if not unfinished.exists():  # stopped before its first save, if at all: nothing to go on from
+                shutil.rmtree(folder, ignore_errors=True)
+            # A seed of its own for each stage, or it would see the order and the crops of the one before.
+            seed = given.get("TrainingOptions", {}).get("seed", TrainingOptions().seed) + number - 1
+            best = train(
+                data,
+                given=_merge(_merge(stage.options, given), {"TrainingOptions": {"seed": seed}}),
+                output=folder,
+                features=features,
+                resume=unfinished.exists(),
+                start_from=str(previous) if previous else None,
+                final=stage is stages[-1],
+                device=device,
+                report=report,
+            )
+            if best is None:
+                return None
+            best.rename(done)
+        previous = done
+    finished = output / "captioner.safetensors"
+    save_model(finished, load_model(output / f"{stages[-1].name}.safetensors"), small=True)
+    return finished
 
 
 def _merge(options: Given, given: Given) -> Given:
