@@ -2,7 +2,7 @@
 
     python benchmarks/coco_counts.py captions_val2017.json [--pictures 113287] [--steps 20] [--device auto]
 
-Pictures and their features are not needed: each batch's are made up, in the shape of the preset's (196 cells of 2,048).
+Pictures and their features are not needed: each batch's are made up, in the shape of the preset's (14x14 of 2,048).
 Captions are made up too, by a chain that continues any two words as some real caption does: words, lengths and n-grams
 grow as real ones do. Everything else is the product's own: the vocabulary, the decoder in the preset's size, document
 frequencies, the samples and their rewards, the loss, AdamW. Steps are the median of `--steps`.
@@ -30,13 +30,13 @@ from captioner.datasets.batches import encode_captions, epoch_batches, stack_cap
 from captioner.datasets.dataset import CaptionedImage  # noqa: E402
 from captioner.decoder import Decoder  # noqa: E402
 from captioner.device import autocast, pick_device, pick_precision  # noqa: E402
-from captioner.options import DecoderOptions, TrainingOptions  # noqa: E402
+from captioner.options import DecoderOptions, SearchOptions, TrainingOptions  # noqa: E402
 from captioner.text import END, Vocabulary, tokenise  # noqa: E402
 from captioner.training.likelihood import caption_loss  # noqa: E402
 from captioner.training.presets import PRESETS  # noqa: E402
 from captioner.training.self_critical import NEVER, Sampler  # noqa: E402
 
-CELLS, CHANNELS, CAPTIONS = 196, 2048, 5
+GRID, CHANNELS, CAPTIONS = 14 * 14, 2048, 5
 
 
 def made_up(real: Sequence[Sequence[str]], count: int, chance: random.Random) -> Iterator[str]:
@@ -92,7 +92,7 @@ def main() -> None:
             images,
             vocabulary,
             samples=training.samples,
-            max_length=30,
+            max_length=SearchOptions().max_length,
             temperature=training.temperature,
             reverse=False,
         )
@@ -107,7 +107,7 @@ def main() -> None:
         lengths: list[float] = []
         with row(f"{chosen.steps} steps of {objective}"):
             for batch in batches[: chosen.steps]:
-                features = torch.rand(len(batch), CELLS, CHANNELS, device=device)
+                features = torch.rand(len(batch), GRID, CHANNELS, device=device)
                 started = time.perf_counter()
                 if objective == "self-critical":
                     with autocast(precision, device):
@@ -131,7 +131,7 @@ def main() -> None:
             f"| an epoch of {objective}: {len(batches):,} steps of {1000 * step:.0f} ms{said} "
             f"| {step * len(batches) / 3600:.1f} h | |"
         )
-    features_size = len(images) * CELLS * CHANNELS * 2 / 2**30
+    features_size = len(images) * GRID * CHANNELS * 2 / 2**30
     print(f"\n{len(vocabulary):,} words; cached features take {features_size:.0f} GiB of disk.")
 
 

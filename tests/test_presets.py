@@ -50,7 +50,7 @@ def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path
     finished = go(resume=False)
     assert finished == output / "captioner.safetensors"
     assert load_model(finished).model.reverse is not None
-    assert [line.startswith("Choosing the search") for line in said].count(True) == 1  # of the last stage's model
+    assert sum(line.startswith("Choosing the search") for line in said) == 1  # of the last stage's model
     trained = read_header(finished)["provenance"]["training"]
     assert (trained["seed"], trained["direction"], trained["epochs"]) == (4, "right-to-left", 1)
     first = read_header(output / "1-first.safetensors")["provenance"]["training"]
