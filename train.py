@@ -54,6 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--start-from", metavar="MODEL", help="a model to go on from: a bundled one by its name, or a model file"
     )
     parser.add_argument(
+        "--teachers",
+        nargs="+",
+        metavar="MODEL",
+        help="models whose ensemble teaches the one that training starts from; they have its encoder and vocabulary",
+    )
+    parser.add_argument(
         "--features",
         type=Path,
         default=Path("runs/features"),
@@ -76,8 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(chosen: argparse.Namespace) -> int:
     """Reads and checks the data, trains, and says how to try the model."""
-    if chosen.preset and chosen.start_from:
-        raise OptionError("--start-from does not go with --preset, which decides what each stage starts from.")
+    for name, value in (("--start-from", chosen.start_from), ("--teachers", chosen.teachers)):
+        if chosen.preset and value:
+            raise OptionError(f"{name} does not go with --preset, whose stages decide it: leave it out.")
     from captioner.datasets import load_dataset
     from captioner.datasets.check import check_dataset
     from captioner.training.loop import check_choices, train
@@ -91,7 +98,10 @@ def run(chosen: argparse.Namespace) -> int:
         "output": output,
         "resume": chosen.resume,
     }
-    choices |= {"preset": chosen.preset} if chosen.preset else {"start_from": chosen.start_from}
+    if chosen.preset:
+        choices["preset"] = chosen.preset
+    else:
+        choices |= {"start_from": chosen.start_from, "teachers": chosen.teachers or ()}
     check, go = (check_preset, train_preset) if chosen.preset else (check_choices, train)
     check(data, **choices)
     data = check_dataset(data, skip_bad=chosen.skip_bad)

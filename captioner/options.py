@@ -185,12 +185,21 @@ class TrainingOptions(_Checked):
         "what the encoder starts from: torchvision's ImageNet weights, those of a bundled model that has it, or none",
         choices=ENCODER_WEIGHTS,
     )
+    new_decoder: bool = option(
+        False, "take no more than the encoder of the model to start from: decoder and vocabulary begin anew"
+    )
     fine_tune: str | None = option(
         None, "train the encoder too, from this stage on; 'all' trains every layer (default: frozen)"
     )
     encoder_learning_rate: float = option(1e-4, "peak learning rate of the encoder", minimum=0.0, maximum=10.0)
     warmup: float = option(0.03, "share of all steps over which the learning rate rises", minimum=0.0, maximum=1.0)
     weight_decay: float = option(0.01, "AdamW's weight decay", minimum=0.0, maximum=10.0)
+    teacher_share: float = option(
+        0.7,
+        "share of the teachers in what is learnt (with --teachers); the references have the rest",
+        minimum=0.0,
+        maximum=1.0,
+    )
     label_smoothing: float = option(0.1, "probability spread over the other words", minimum=0.0, maximum=0.9)
     clip_norm: float = option(5.0, "gradients are scaled down to this norm; 0: never", minimum=0.0)
     augment: bool = option(False, "random crops and colours while the encoder learns (never a flip)")

@@ -52,6 +52,29 @@ def test_the_loss_is_a_mean_over_words(smoothing, weighted):
     torch.testing.assert_close(found, sum(losses) / len(losses))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_teachers_have_their_share_of_the_loss(share):
+    """Equal to a slow sum: the words' surprise, and the divergence from the teachers' geometric mean and its entropy."""
+    decoder, features, tokens = small_decoder()
+    teachers = [Decoder(decoder.options, channels=3, vocabulary_size=9).eval() for _ in range(3)]
+    logits, _ = decoder(features, tokens[..., :-1])
+    losses = []
+    for image, caption, place in (tokens[..., 1:] != PAD).nonzero().tolist():
+        student = torch.distributions.Categorical(logits=logits[image, caption, place])
+        product = torch.ones(9)
+        for teacher in teachers:
+            theirs, _ = teacher(features, tokens[..., :-1])
+            product = product * theirs[image, caption, place].softmax(-1) ** (1 / 3)
+        believed = torch.distributions.Categorical(probs=product / product.sum())
+        taught = torch.distributions.kl_divergence(believed, student) + believed.entropy()
+        word = -student.log_prob(tokens[image, caption, place + 1])
+        losses.append(share * taught + (1 - share) * word)
+    found = caption_loss(decoder, features, tokens, teachers=teachers, teacher_share=share)
+    torch.testing.assert_close(found, sum(losses) / len(losses))
+    found.backward()
+    assert all(parameter.grad is None for teacher in teachers for parameter in teacher.parameters())
+
+
 def test_padding_changes_no_loss():
     """However much there is of it, in length or in captions; and a batch without any word is refused."""
     decoder, features, tokens = small_decoder()

@@ -2,15 +2,17 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from captioner.checkpoint import load_model, read_header
+from captioner.checkpoint import ModelFile, load_model, read_header, save_model
 from captioner.datasets import load_dataset
 from captioner.datasets.batches import encode_captions
 from captioner.errors import OptionError
-from captioner.text import END, START
+from captioner.model import CaptionModel
+from captioner.text import END, SPECIAL_WORDS, START, Vocabulary
 from captioner.training.likelihood import caption_loss
 from captioner.training.loop import train
 from captioner.training.run import Run
@@ -151,6 +153,7 @@ def test_the_second_direction_learns_reversed_captions(drawings, tmp_path):
         options,
         start.vocabulary,
         model,
+        teachers={},
         output=tmp_path,
         features=tmp_path / "features",
         origin={},
@@ -190,3 +193,117 @@ def test_pictures_that_no_word_is_said_of_are_passed_over(drawings, tmp_path):
     given = {"TrainingOptions": {"objective": "self-critical", "epochs": 1, "batch_size": 1, "workers": 0}}
     again = {"start_from": str(first), "features": tmp_path / "features", "report": str}
     assert train(data, given=given, output=tmp_path / "again", **again)
+
+
+# --- teachers ----------------------------------------------------------------------------------------------------------
+
+PLAIN = {"epochs": 1, "precision": "float32", "workers": 0, "min_count": 1}
+
+
+def test_a_new_decoder_keeps_the_encoder_alone(drawings, tmp_path):
+    """Its shape is free, its words are those of its own data, and it writes in one direction."""
+    first, _ = small_run(drawings, tmp_path / "first")
+    data = load_dataset(drawings)
+    images = [
+        replace(image, captions=tuple(f"{caption} indeed" for caption in image.captions)) for image in data.images
+    ]
+    given = {
+        "TrainingOptions": {**PLAIN, "new_decoder": True},
+        "DecoderOptions": {"cell": "gru", "hidden_size": 24, "embedding_size": 24},
+    }
+    places = {"output": tmp_path / "run", "features": tmp_path / "features", "report": str}
+    best = train(replace(data, images=tuple(images)), given=given, start_from=str(first), **places)
+    before, after = load_model(first), load_model(best)
+    assert after.model.options.decoder.cell == "gru"
+    assert "indeed" in after.vocabulary.words
+    assert "indeed" not in before.vocabulary.words
+    kept = after.model.encoder.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in before.model.encoder.state_dict().items())
+
+
+def test_a_new_decoder_needs_an_encoder_and_learns_to_write_first(small_file):
+    """There is nothing to improve yet, and nothing to add a second direction to."""
+    chosen = {"TrainingOptions": {"new_decoder": True}}
+    with pytest.raises(OptionError, match="--start-from"):
+        resolve_options(chosen, kind="table", start=None)
+    for name, value in (("objective", "self-critical"), ("direction", "right-to-left")):
+        with pytest.raises(OptionError, match="leave --objective and --direction out"):
+            resolve_options({"TrainingOptions": {"new_decoder": True, name: value}}, kind="table", start=small_file)
+
+
+@pytest.fixture(scope="module")
+def family(drawings, tmp_path_factory):
+    """Two models with one encoder and decoders of their own."""
+    folder = tmp_path_factory.mktemp("family")
+    first, _ = small_run(drawings, folder / "first")
+    given = {
+        "TrainingOptions": {**PLAIN, "new_decoder": True, "seed": 5},
+        "DecoderOptions": {"hidden_size": 24, "heads": 8},
+    }
+    second, _ = small_run(drawings, folder / "second", given=given, start_from=str(first))
+    return str(first), str(second)
+
+
+def test_a_student_comes_closer_to_its_teachers(drawings, tmp_path, family):
+    """Taught by nobody but another model, the probabilities of its words approach that model's; teachers stay put."""
+    first, second = family
+    given = {"TrainingOptions": {**PLAIN, "epochs": 3, "learning_rate": 3e-3, "teacher_share": 1.0, "patience": 9}}
+    best, _ = small_run(drawings, tmp_path / "run", given=given, start_from=first, teachers=[second])
+    last = tmp_path / "run" / "last.safetensors"
+    captions = torch.randint(4, 12, (4, 2, 7), generator=torch.Generator().manual_seed(1))
+    features = torch.randn(
+        4, 16, load_model(best).model.encoder.channels, generator=torch.Generator().manual_seed(2)
+    ).relu()
+
+    def said_by(path):
+        with torch.no_grad():
+            return load_model(Path(path)).model.decoder(features, captions)[0].log_softmax(-1)
+
+    teacher = said_by(second)
+    before, after = ((teacher.exp() * (teacher - said_by(path))).sum(-1).mean() for path in (first, last))
+    assert after < 0.8 * before
+    origin = read_header(best)["provenance"]
+    assert [teacher["training"]["seed"] for teacher in origin["teachers"]] == [5]
+
+
+def test_teachers_must_fit_the_learner(drawings, tmp_path, family, small_file):
+    """Another encoder or other words; nothing to teach; or nobody to be taught."""
+    first, second = family
+    save_model(tmp_path / "other.safetensors", small_file)
+    given = {"TrainingOptions": PLAIN}
+    with pytest.raises(OptionError, match="another encoder"):
+        small_run(
+            drawings, tmp_path / "a", given=given, start_from=first, teachers=[str(tmp_path / "other.safetensors")]
+        )
+    words = Vocabulary([*SPECIAL_WORDS, "dog"])
+    taught = load_model(Path(second))
+    options = replace(taught.model.options, vocabulary_size=len(words))
+    model = CaptionModel(options)
+    model.encoder.load_state_dict(taught.model.encoder.state_dict())
+    save_model(tmp_path / "words.safetensors", ModelFile(model, words, taught.search))
+    with pytest.raises(OptionError, match="another vocabulary"):
+        small_run(
+            drawings, tmp_path / "b", given=given, start_from=first, teachers=[str(tmp_path / "words.safetensors")]
+        )
+    with pytest.raises(OptionError, match="name it with --start-from"):
+        small_run(drawings, tmp_path / "c", teachers=[second])
+    for name, value in (
+        ("fine_tune", "all"),
+        ("objective", "self-critical"),
+        ("direction", "right-to-left"),
+        ("new_decoder", True),
+    ):
+        refused = {"TrainingOptions": {**PLAIN, name: value}}
+        with pytest.raises(OptionError, match="--teachers"):
+            small_run(drawings, tmp_path / "d", given=refused, start_from=first, teachers=[second])
+
+
+def test_a_taught_run_goes_on_with_its_teachers(drawings, tmp_path, family):
+    """They are named in the resume file; others are refused."""
+    first, second = family
+    given = {"TrainingOptions": PLAIN}
+    small_run(drawings, tmp_path / "run", given=given, start_from=first, teachers=[second])
+    with pytest.raises(OptionError, match=r"--teachers are .* now"):
+        small_run(drawings, tmp_path / "run", given=given, resume=True, teachers=[first])
+    for again in ([], [second]):
+        assert small_run(drawings, tmp_path / "run", given=given, resume=True, teachers=again)[0]

@@ -1,7 +1,7 @@
 """From what the user asked for to a run: starting one, going on with one, and refusing what cannot be."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from captioner.training.setup import (
     build_model,
     build_vocabulary,
     load_start,
+    load_teachers,
     provenance,
     resolve_options,
 )
@@ -35,7 +36,15 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stdout)
 
 
-def check_choices(data: Dataset, *, given: Given, output: Path, resume: bool, start_from: str | None = None) -> None:
+def check_choices(
+    data: Dataset,
+    *,
+    given: Given,
+    output: Path,
+    resume: bool,
+    start_from: str | None = None,
+    teachers: Sequence[str] = (),
+) -> None:
     """Refuses what `train` would refuse, in a moment: before every picture of a large data set is read.
 
     Raises OptionError and ModelFileError as `train` does.
@@ -43,11 +52,13 @@ def check_choices(data: Dataset, *, given: Given, output: Path, resume: bool, st
     if resume:
         load_resume(output / "resume.pt")
     else:
-        _prepare(data, given=given, output=output, start_from=start_from)
+        _prepare(data, given=given, output=output, start_from=start_from, teachers=teachers)
 
 
-def _prepare(data: Dataset, *, given: Given, output: Path, start_from: str | None) -> tuple[ModelFile | None, Options]:
-    """What a new run starts from, and its options; raises as `train` does."""
+def _prepare(
+    data: Dataset, *, given: Given, output: Path, start_from: str | None, teachers: Sequence[str]
+) -> tuple[ModelFile | None, dict[str, ModelFile], Options]:
+    """What a new run starts from, who teaches it, and its options; raises as `train` does."""
     if output.exists() and any(output.iterdir()):
         raise OptionError(f"{output} already holds a run: continue it with --resume, or choose another --output.")
     start = load_start(start_from)
@@ -55,7 +66,9 @@ def _prepare(data: Dataset, *, given: Given, output: Path, start_from: str | Non
     with torch.random.fork_rng(devices=[]):
         encoder = Encoder(options.encoder, image_size=options.image.size)
     list(encoder.trainable(options.training.fine_tune))
-    return start, options
+    if teachers and start is None:
+        raise OptionError("--teachers teach a trained model with the same encoder: name it with --start-from.")
+    return start, load_teachers(teachers, options, start) if start else {}, options
 
 
 def train(
@@ -66,6 +79,7 @@ def train(
     features: Path,
     resume: bool = False,
     start_from: str | None = None,
+    teachers: Sequence[str] = (),
     final: bool = True,
     device: str = "auto",
     report: Callable[[str], None] = say,
@@ -73,8 +87,8 @@ def train(
     """Trains on a checked data set; returns the best model's file, or None if someone asked for a stop.
 
     `given` holds what the user chose, `features` is the folder for cached features, `start_from` a model file or the
-    name of a bundled model. Where the model is `final`, its search is chosen on validation; a model that another run
-    goes on from can do without, and saves minutes.
+    name of a bundled model, and so are the `teachers`. Where the model is `final`, its search is chosen on validation;
+    a model that another run goes on from can do without, and saves minutes.
 
     Raises OptionError for options that do not fit, ModelFileError for files that do not, and TrainingError where the
     loss is not finite.
@@ -82,22 +96,26 @@ def train(
     place = pick_device(device)
     if resume:
         state = load_resume(output / "resume.pt")
-        run = _resumed(state, data, given, output=output, features=features, device=place, report=report)
+        run = _resumed(state, data, given, teachers, output=output, features=features, device=place, report=report)
         done, step = run.progress.epoch, run.progress.step
         report(f"Going on in {output} after {done} epochs and {step} steps.")
     else:
-        start, options = _prepare(data, given=given, output=output, start_from=start_from)
+        start, taught_by, options = _prepare(data, given=given, output=output, start_from=start_from, teachers=teachers)
         precision = pick_precision(options.training.precision, place)
         options = replace(options, training=replace(options.training, precision=precision))
         torch.manual_seed(options.training.seed)
-        vocabulary = start.vocabulary if start else build_vocabulary(data, min_count=options.training.min_count)
+        if start and not options.training.new_decoder:
+            vocabulary = start.vocabulary
+        else:
+            vocabulary = build_vocabulary(data, min_count=options.training.min_count)
         model = build_model(options, vocabulary, start)
-        origin = provenance(options, data, start=start)
+        origin = provenance(options, data, start=start, teachers=list(taught_by.values()))
         run = Run(
             data,
             options,
             vocabulary,
             model,
+            teachers=taught_by,
             output=output,
             features=features,
             origin=origin,
@@ -126,7 +144,9 @@ def _describe(run: Run) -> str:
     )
 
 
-def _resumed(state: dict[str, Any], data: Dataset, given: Given, *, output: Path, **places: Any) -> Run:
+def _resumed(
+    state: dict[str, Any], data: Dataset, given: Given, teachers: Sequence[str], *, output: Path, **places: Any
+) -> Run:
     """The run that a resume file holds; raises OptionError where the user asks for something else now."""
     try:
         decoder = {"normalise": False, **state["options"]["decoder"]}  # earlier decoders did not
@@ -145,11 +165,19 @@ def _resumed(state: dict[str, Any], data: Dataset, given: Given, *, output: Path
                 f"The data set, or how captions become tokens, is not what the run in {output} was started with: give "
                 "the same data set, or start a new run with another --output."
             )
+        taught_by = state.get("teachers", [])
+        if teachers and list(teachers) != taught_by:
+            raise OptionError(
+                f"--teachers are {' '.join(teachers)} now, but the run in {output} was started with "
+                f"{' '.join(taught_by) or 'none'}: leave them out, or start a new run with another --output."
+            )
         reverse = any(name.startswith("reverse.") for name in state["model"])
         model = CaptionModel(ModelOptions(options.image, options.encoder, options.decoder, len(vocabulary), reverse))
         model.load_state_dict(state["model"])  # before the run is made: cached features depend on the weights
         model.encoder.trusts_statistics = state["trusts_statistics"]
-        run = Run(data, options, vocabulary, model, output=output, origin=state["origin"], **places)
+        learner = ModelFile(model, vocabulary, options.search)
+        files = load_teachers(taught_by, options, learner)
+        run = Run(data, options, vocabulary, model, teachers=files, output=output, origin=state["origin"], **places)
         run.restore(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelFileError(

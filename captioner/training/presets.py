@@ -27,6 +27,10 @@ class Stage:
 
     name: str
     options: dict[str, dict[str, Any]]
+    start: str = ""
+    """The stage whose model it goes on from; the one before if none is named."""
+    teachers: tuple[str, ...] = ()
+    """The stages whose models teach it."""
 
 
 def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
@@ -51,11 +55,28 @@ def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
                 }
             },
         ),
-        Stage(
-            "3-self-critical",
-            {"DecoderOptions": dropout, "TrainingOptions": {"objective": "self-critical", "batch_size": 16}},
+        *(
+            Stage(
+                name,
+                {"DecoderOptions": dropout, "TrainingOptions": {**steps, "epochs": 6, "new_decoder": True}},
+                start="2-fine-tuned",
+            )
+            for name in ("3-second", "4-third")
         ),
-        Stage("4-right-to-left", {"TrainingOptions": {**steps, "direction": "right-to-left", "epochs": 6}}),
+        Stage(
+            "5-distilled",
+            {"TrainingOptions": {"batch_size": 16, "learning_rate": 4e-4, "epochs": 5}},
+            start="2-fine-tuned",
+            teachers=("2-fine-tuned", "3-second", "4-third"),
+        ),
+        Stage(
+            "6-self-critical",
+            {
+                "DecoderOptions": dropout,
+                "TrainingOptions": {"objective": "self-critical", "batch_size": 16, "epochs": 8},
+            },
+        ),
+        Stage("7-right-to-left", {"TrainingOptions": {**steps, "direction": "right-to-left", "epochs": 6}}),
     )
 
 
@@ -66,7 +87,9 @@ PRESETS: dict[str, tuple[Stage, ...]] = {
             "ImageOptions": {"detail": 224, "size": 299},
         }
     ),
-    "flickr8k-fast": _flickr8k({"EncoderOptions": {"name": "mobilenet_v2"}, "ImageOptions": {"size": 224}}),
+    "flickr8k-fast": _flickr8k(
+        {"EncoderOptions": {"name": "mobilenet_v2"}, "ImageOptions": {"detail": 224, "size": 256}}
+    ),
     "coco": (
         Stage(
             "1-likelihood",
@@ -132,7 +155,11 @@ def train_preset(
     record = json.dumps(_record(data, preset, given))
     write_atomically(output / _RECORD, lambda part: part.write_text(record, encoding="utf-8"))
     stages = PRESETS[preset]
-    previous: Path | None = None
+
+    def model(name: str) -> str:
+        return str(output / f"{name}.safetensors")
+
+    previous = ""
     for number, stage in enumerate(stages, 1):
         folder, done = output / stage.name, output / f"{stage.name}.safetensors"
         if not done.exists():
@@ -148,7 +175,8 @@ def train_preset(
                 output=folder,
                 features=features,
                 resume=unfinished.exists(),
-                start_from=str(previous) if previous else None,
+                start_from=model(stage.start or previous) if previous else None,
+                teachers=[model(name) for name in stage.teachers],
                 final=stage is stages[-1],
                 device=device,
                 report=report,
@@ -156,7 +184,7 @@ def train_preset(
             if best is None:
                 return None
             best.rename(done)
-        previous = done
+        previous = stage.name
     finished = output / "captioner.safetensors"
     save_model(finished, load_model(output / f"{stages[-1].name}.safetensors"), small=True)
     return finished

@@ -56,16 +56,21 @@ class Run:
         vocabulary: Vocabulary,
         model: CaptionModel,
         *,
+        teachers: Mapping[str, ModelFile],
         output: Path,
         features: Path,
         origin: dict[str, Any],
         device: torch.device,
         report: Callable[[str], None],
     ) -> None:
-        """`options.training.precision` is already chosen; `origin` goes into the model file as its provenance."""
+        """`options.training.precision` is already chosen; `origin` goes into the model file as its provenance.
+
+        The decoders of `teachers` read the features of `model`.
+        """
         self.data, self.options, self.vocabulary, self.origin = data, options, vocabulary, origin
         self.output, self.device, self.report = output, device, report
         self.model = model.to(device)
+        self.teachers = {name: file.model.decoder.to(device).eval() for name, file in teachers.items()}
         self.progress = Progress()
         training = options.training
         reverse = training.direction == "right-to-left"
@@ -92,7 +97,8 @@ class Run:
             [
                 *_groups(decoder, training.learning_rate, training.weight_decay),
                 *_groups(encoder, training.encoder_learning_rate, training.weight_decay),
-            ]
+            ],
+            fused=True,  # a third of the time on a CPU
         )
         self.parameters = [*decoder, *encoder]
         self.steps = math.ceil(len(self.train_images) / training.batch_size)
@@ -184,6 +190,8 @@ class Run:
             tokens, weights = stack_captions([self.captions[index] for index in batch]).to(self.device), None
         with autocast(training.precision, self.device):
             how: dict[str, Any] = {"smoothing": training.label_smoothing}
+            if self.teachers:
+                how |= {"teachers": list(self.teachers.values()), "teacher_share": training.teacher_share}
             if self.sampler:  # what is drawn is not smoothed
                 how = {"weights": weights, "never": NEVER, "temperature": training.temperature}
             loss = caption_loss(self.decoder, features, tokens, **how)
@@ -278,6 +286,7 @@ class Run:
             "options": self.options.to_dict(),
             "vocabulary": list(self.vocabulary.words),
             "data": fingerprint(self.data),
+            "teachers": list(self.teachers),
             "origin": self.origin,
             "trusts_statistics": self.model.encoder.trusts_statistics,
             "model": self.model.state_dict(),

@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -56,6 +56,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Defaults that differ from the options' own, by the objective or else by the kind of data set."""
 
+_TAUGHT = ("likelihood", "left-to-right")  # the objective and the direction that teachers go with
+
 
 @dataclass(frozen=True)
 class Options:
@@ -103,6 +105,8 @@ def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Opti
         model = start.model.options
         values["image"] = {**to_dict(model.image), **given.get("ImageOptions", {})}
         for name, fixed in (("encoder", model.encoder), ("decoder", model.decoder)):
+            if name == "decoder" and choices.get("new_decoder"):
+                continue
             chosen = given.get(_CLASSES[name].__name__, {})
             for field, value in chosen.items():
                 if field != "dropout" and value != getattr(fixed, field):  # dropout shapes no weight
@@ -128,6 +132,14 @@ def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Opti
 def _check_stage(choices: Mapping[str, Any], start: ModelFile | None) -> None:
     """Refuses an objective or a direction that the model to start from is no ground for."""
     self_critical = choices.get("objective") == "self-critical"
+    if choices.get("new_decoder"):
+        if start is None:
+            raise OptionError("--new-decoder keeps the encoder of a trained model: name one with --start-from.")
+        if self_critical or choices.get("direction") == "right-to-left":
+            raise OptionError(
+                "--new-decoder begins with one that writes, and learns to make captions probable: leave --objective "
+                "and --direction out, and go on from its model with them."
+            )
     if self_critical and start is None:
         raise OptionError("--objective self-critical improves a trained model: name one with --start-from.")
     if choices.get("direction") != "right-to-left":
@@ -148,7 +160,8 @@ def _has_reverse(training: TrainingOptions, start: ModelFile | None) -> bool:
 
     Where the encoder learns, the one that the model to start from may have is left behind: it knows another encoder.
     """
-    kept = start is not None and start.model.options.reverse and training.fine_tune is None
+    stays = training.fine_tune is None and not training.new_decoder
+    kept = start is not None and start.model.options.reverse and stays
     return training.direction == "right-to-left" or kept
 
 
@@ -192,7 +205,8 @@ def build_model(options: Options, vocabulary: Vocabulary, start: ModelFile | Non
     model = CaptionModel(model_options, imagenet=weights == "imagenet")
     if start is not None:
         model.encoder.load_state_dict(start.model.encoder.state_dict())
-        model.decoder.load_state_dict(start.model.decoder.state_dict())
+        if not options.training.new_decoder:
+            model.decoder.load_state_dict(start.model.decoder.state_dict())
         if model.reverse:
             model.reverse.load_state_dict((start.model.reverse or start.model.decoder).state_dict())
         model.encoder.trusts_statistics = True
@@ -209,7 +223,36 @@ def load_start(model: str | None) -> ModelFile | None:
     return load_model(model_path(model)) if model is not None else None
 
 
-def provenance(options: Options, data: Dataset, *, start: ModelFile | None) -> dict[str, Any]:
+def load_teachers(teachers: Sequence[str], options: Options, learner: ModelFile) -> dict[str, ModelFile]:
+    """The models that teach, by the names they were given; `learner` is what the run starts from or goes on from.
+
+    Raises OptionError where there is nothing to teach, and for a model that sees or says other things than the learner:
+    with the same encoder its decoder reads the learner's features, with the same vocabulary it says the same words.
+    """
+    training = options.training
+    if teachers and (training.fine_tune, training.objective, training.direction) != (None, *_TAUGHT):
+        raise OptionError(
+            "--teachers share the encoder and teach how likely each word is: leave --fine-tune, --objective and "
+            "--direction out."
+        )
+    if teachers and training.new_decoder:
+        raise OptionError("--teachers teach a trained decoder: leave --new-decoder out.")
+    files = {teacher: load_model(model_path(teacher)) for teacher in teachers}
+    encoder = learner.model.encoder.state_dict()
+    for teacher, file in files.items():
+        theirs = file.model.encoder.state_dict()
+        same = theirs.keys() == encoder.keys() and all(torch.equal(theirs[name], encoder[name]) for name in encoder)
+        if not same or file.vocabulary.words != learner.vocabulary.words:
+            raise OptionError(
+                f"The teacher {teacher} has another {'vocabulary' if same else 'encoder'} than the model to start "
+                "from: train it from that model with --new-decoder, on the same data."
+            )
+    return files
+
+
+def provenance(
+    options: Options, data: Dataset, *, start: ModelFile | None, teachers: Sequence[ModelFile] = ()
+) -> dict[str, Any]:
     """Where the model comes from, for its file: plain JSON values."""
     left_out = Counter(problem.kind for problem in data.problems)
     return {
@@ -219,6 +262,7 @@ def provenance(options: Options, data: Dataset, *, start: ModelFile | None) -> d
         "torch": str(torch.__version__),
         "torchvision": version("torchvision"),
         "starting_weights": f"{options.training.encoder_weights} encoder" if start is None else start.provenance,
+        "teachers": [teacher.provenance for teacher in teachers],
         "data": data.kind,
         "pictures": {split: sum(image.split == split for image in data.images) for split in ("train", "val")},
         "left_out": dict(left_out),
