@@ -26,15 +26,15 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from captioner.datasets import load_dataset  # noqa: E402
-from captioner.datasets.batches import encode_captions, epoch_batches, stack_captions  # noqa: E402
+from captioner.datasets.batches import encode_captions, epoch_batches  # noqa: E402
 from captioner.datasets.dataset import CaptionedImage  # noqa: E402
 from captioner.decoder import Decoder  # noqa: E402
-from captioner.device import autocast, pick_device, pick_precision  # noqa: E402
+from captioner.device import pick_device, pick_precision  # noqa: E402
 from captioner.options import DecoderOptions, SearchOptions, TrainingOptions  # noqa: E402
 from captioner.text import END, Vocabulary, tokenise  # noqa: E402
-from captioner.training.likelihood import caption_loss  # noqa: E402
+from captioner.training.objectives import Likelihood, Objective, SelfCritical  # noqa: E402
 from captioner.training.presets import PRESETS  # noqa: E402
-from captioner.training.self_critical import NEVER, Sampler  # noqa: E402
+from captioner.training.self_critical import Sampler  # noqa: E402
 
 GRID, CHANNELS, CAPTIONS = 14 * 14, 2048, 5
 
@@ -70,11 +70,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")
     chosen = parser.parse_args()
-    device, training = pick_device(chosen.device), TrainingOptions()
-    precision = pick_precision("auto", device)
+    device = pick_device(chosen.device)
+    training = TrainingOptions(precision=pick_precision("auto", device))
     torch.manual_seed(1)
     real = [tokenise(caption) for image in load_dataset(chosen.captions).images for caption in image.captions]
-    print(f"torch {torch.__version__} on {device} in {precision}, {torch.get_num_threads()} threads")
+    print(f"torch {torch.__version__} on {device} in {training.precision}, {torch.get_num_threads()} threads")
     print("| | time | most memory so far |\n|---|---|---|")
     with row(f"{chosen.pictures * CAPTIONS:,} captions made up"):
         captions = made_up([words for words in real if words], chosen.pictures * CAPTIONS, random.Random(1))
@@ -100,35 +100,30 @@ def main() -> None:
     decoder = Decoder(options, channels=CHANNELS, vocabulary_size=len(vocabulary)).to(device)
     # A trained decoder's samples have some ten words; this one's would never end.
     decoder.output.bias.data[END] = training.temperature * math.log(len(vocabulary) / 10)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-5, fused=True)
     batches = epoch_batches(len(images), training.batch_size, seed=1, epoch=0)
-    for objective in ("likelihood", "self-critical"):
+    objectives: dict[str, Objective] = {
+        "likelihood": Likelihood(encoded, training),
+        "self-critical": SelfCritical(sampler, training),
+    }
+    for name, objective in objectives.items():
         seconds: list[float] = []
         lengths: list[float] = []
-        with row(f"{chosen.steps} steps of {objective}"):
+        with row(f"{chosen.steps} steps of {name}"):
             for batch in batches[: chosen.steps]:
                 features = torch.rand(len(batch), GRID, CHANNELS, device=device)
                 started = time.perf_counter()
-                if objective == "self-critical":
-                    with autocast(precision, device):
-                        samples = sampler.draw(decoder, features, batch)
-                    tokens = samples.tokens
-                    lengths.append(samples.length)
-                    how = {"weights": samples.advantages, "never": NEVER, "temperature": training.temperature}
-                else:
-                    tokens = stack_captions([encoded[index] for index in batch]).to(device)
-                    how = {"smoothing": training.label_smoothing}
-                with autocast(precision, device):
-                    loss = caption_loss(decoder, features, tokens, **how)  # type: ignore[arg-type]
+                loss, measured = objective(decoder, features, batch)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 loss.item()  # waits for the device
                 seconds.append(time.perf_counter() - started)
+                lengths += [measured["sampled_words"]] if "sampled_words" in measured else []
         step = statistics.median(seconds)
         said = f", samples of {statistics.mean(lengths):.1f} words" if lengths else ""
         print(
-            f"| an epoch of {objective}: {len(batches):,} steps of {1000 * step:.0f} ms{said} "
+            f"| an epoch of {name}: {len(batches):,} steps of {1000 * step:.0f} ms{said} "
             f"| {step * len(batches) / 3600:.1f} h | |"
         )
     features_size = len(images) * GRID * CHANNELS * 2 / 2**30

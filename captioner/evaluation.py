@@ -44,12 +44,14 @@ class Evaluation:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """What decides which of two evaluations is better: BLEU-4, then 3, 2 and 1.
+        """What decides which of two evaluations is better: CIDEr-D, then BLEU-4, 3, 2 and 1.
 
-        On a few validation pictures no 4-gram may match; the lower orders still tell. The protocol's small constants
-        leave such a BLEU below 0.1, more where captions are shorter: that is no merit.
+        CIDEr-D tells late epochs apart, where BLEU-4 moves up and down by more than it grows (measured: see
+        docs/experiments.md). On a few validation pictures no 4-gram may match, and on a single one CIDEr-D is 0; the
+        lower orders still tell. The protocol's small constants leave a BLEU without matches below 0.1, more where
+        captions are shorter: that is no merit.
         """
-        return tuple(metric.score if metric.score > 0.1 else 0.0 for metric in self.metrics[3::-1])
+        return tuple(metric.score if metric.score > 0.1 else 0.0 for metric in self.metrics[4::-1])
 
     @property
     def exact(self) -> float:

@@ -40,11 +40,20 @@ def test_each_image_counts_once_against_all_its_references():
 
 
 def test_small_splits_still_rank():
-    """Where no 4-gram matches, BLEU-4 ranks as 0 for all, and the lower orders decide; a short caption gains nothing."""
+    """Where no 4-gram matches, all rank as 0, and the lower orders decide; a short caption gains nothing."""
     images = [image(1, "a dog runs on the green grass")]
     worse, better = (evaluate(images, [text]) for text in ("a cat", "a dog sits on the sofa"))
-    assert worse.rank[0] == better.rank[0] == 0
+    assert worse.rank[:2] == better.rank[:2] == (0, 0)
     assert better.rank > worse.rank
+
+
+def test_cider_d_ranks_first():
+    """The rare words that people agree on, before the common ones in a row that BLEU-4 counts."""
+    images = [image(number, "a man is on the grass with a kite") for number in range(3)]
+    images.append(image(3, "a man is on the grass with a zebra"))
+    common, rare = (evaluate(images, ["a man"] * 3 + [text]) for text in ("a man is on the grass", "zebra"))
+    assert common.scores["BLEU-4"] > rare.scores["BLEU-4"]
+    assert rare.rank > common.rank
 
 
 def test_captions_and_images_must_pair_up():

@@ -130,7 +130,7 @@ def test_a_step_follows_the_advantages(drawings, tmp_path, monkeypatch):
 
     drawn = []
     draw = Sampler.draw
-    monkeypatch.setattr("captioner.training.run.caption_loss", watch)
+    monkeypatch.setattr("captioner.training.objectives.caption_loss", watch)
     monkeypatch.setattr(Sampler, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
     training = {"objective": "self-critical", "epochs": 1, "precision": "float32", "workers": 0, "temperature": 0.7}
     small_run(drawings, tmp_path / "run", given={"TrainingOptions": training}, start_from=str(first))

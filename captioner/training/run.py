@@ -1,6 +1,6 @@
 """One training run in its folder: epochs, validation by generated captions, checkpoints.
 
-The folder holds `best.safetensors` (by validation BLEU-4), `last.safetensors`, `log.jsonl` (one line an epoch) and
+The folder holds `best.safetensors` (by validation CIDEr-D), `last.safetensors`, `log.jsonl` (one line an epoch) and
 `resume.pt`. On a CPU a run that was killed at any moment and resumed ends with the very tensors of one that was not:
 everything random is either derived from the seed, the epoch and the picture, or its state is saved.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captioner.checkpoint import ModelFile, load_model, save_model, save_resume
-from captioner.datasets.batches import encode_captions, epoch_batches, load_pixels, stack_captions
+from captioner.datasets.batches import encode_captions, epoch_batches, load_pixels
 from captioner.datasets.dataset import Dataset
 from captioner.datasets.features import cached_features
 from captioner.device import autocast
@@ -27,9 +27,9 @@ from captioner.evaluation import Evaluation
 from captioner.files import write_atomically
 from captioner.model import CaptionModel
 from captioner.text import Vocabulary
-from captioner.training.likelihood import caption_loss
+from captioner.training.objectives import Likelihood, Objective, SelfCritical
 from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
-from captioner.training.self_critical import NEVER, Sampler
+from captioner.training.self_critical import Sampler
 from captioner.training.setup import Options
 from captioner.training.validation import choose_search, validate
 
@@ -80,9 +80,9 @@ class Run:
         self.train_images = [image for image, _ in learnt]  # without those that no word is said of
         self.captions = [ids for _, ids in learnt]
         self.val_images = data.split("val")
-        self.sampler = None
+        self.objective: Objective
         if training.objective == "self-critical":
-            self.sampler = Sampler(
+            sampler = Sampler(
                 self.train_images,
                 vocabulary,
                 samples=training.samples,
@@ -90,6 +90,9 @@ class Run:
                 temperature=training.temperature,
                 reverse=reverse,
             )
+            self.objective = SelfCritical(sampler, training)
+        else:
+            self.objective = Likelihood(self.captions, training, list(self.teachers.values()))
         self.frozen = training.fine_tune is None
         encoder = list(self.model.encoder.trainable(training.fine_tune))
         decoder = list(self.decoder.parameters())
@@ -176,25 +179,10 @@ class Run:
         rate = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-        measured: dict[str, float] = {}
         with autocast(training.precision, self.device):
             inputs = inputs.to(self.device)
             features = inputs.float() if self.frozen else self.model.encode(inputs)
-        if self.sampler:
-            # Under an autocast of its own: its cache of half-precision weights must not hold any without a gradient.
-            with autocast(training.precision, self.device):
-                samples = self.sampler.draw(self.decoder, features.detach(), batch)
-            tokens, weights = samples.tokens, samples.advantages
-            measured |= {"reward": 100 * samples.rewards.mean().item(), "sampled_words": samples.length}
-        else:
-            tokens, weights = stack_captions([self.captions[index] for index in batch]).to(self.device), None
-        with autocast(training.precision, self.device):
-            how: dict[str, Any] = {"smoothing": training.label_smoothing}
-            if self.teachers:
-                how |= {"teachers": list(self.teachers.values()), "teacher_share": training.teacher_share}
-            if self.sampler:  # what is drawn is not smoothed
-                how = {"weights": weights, "never": NEVER, "temperature": training.temperature}
-            loss = caption_loss(self.decoder, features, tokens, **how)
+        loss, measured = self.objective(self.decoder, features, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, training.clip_norm or math.inf)
@@ -232,7 +220,7 @@ class Run:
         self._save_models(scores, improved)
         self._save_resume()
         learnt = f"loss {means['loss']:.3f}  |gradient| {means['gradient_norm']:.2f}"
-        if self.sampler:  # whose loss says nothing
+        if "reward" in means:  # its loss says nothing
             learnt = f"reward {means['reward']:.1f}  words {means['sampled_words']:.1f}"
         self.report(
             f"epoch {progress.epoch}/{training.epochs}  {learnt}  "

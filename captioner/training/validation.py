@@ -62,7 +62,7 @@ def choose_search(
     fixed: Mapping[str, Any],
     report: Callable[[str], None],
 ) -> tuple[SearchOptions, dict[str, float]]:
-    """Tries searches on the images, all with the same `fixed` fields; the one with the best BLEU-4, and its scores.
+    """Tries searches on the images, all with the same `fixed` fields; the one that ranks highest, and its scores.
 
     In float32, as the model will serve: bfloat16 moved BLEU-4 by 0.4 on Flickr8k's 1,000 dev pictures (measured).
     """
