@@ -55,28 +55,24 @@ def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
                 }
             },
         ),
-        *(
-            Stage(
-                name,
-                {"DecoderOptions": dropout, "TrainingOptions": {**steps, "epochs": 6, "new_decoder": True}},
-                start="2-fine-tuned",
-            )
-            for name in ("3-second", "4-third")
+        Stage(
+            "3-apart",
+            {"DecoderOptions": dropout, "TrainingOptions": {**steps, "epochs": 6, "new_decoder": True}},
         ),
         Stage(
-            "5-distilled",
+            "4-distilled",
             {"TrainingOptions": {"batch_size": 16, "learning_rate": 4e-4, "epochs": 5}},
             start="2-fine-tuned",
-            teachers=("2-fine-tuned", "3-second", "4-third"),
+            teachers=("2-fine-tuned", "3-apart"),
         ),
         Stage(
-            "6-self-critical",
+            "5-self-critical",
             {
                 "DecoderOptions": dropout,
                 "TrainingOptions": {"objective": "self-critical", "batch_size": 16, "epochs": 8},
             },
         ),
-        Stage("7-right-to-left", {"TrainingOptions": {**steps, "direction": "right-to-left", "epochs": 6}}),
+        Stage("6-right-to-left", {"TrainingOptions": {**steps, "direction": "right-to-left", "epochs": 6}}),
     )
 
 
