@@ -28,7 +28,10 @@ def test_presets_are_made_of_options_that_exist(preset, small_file):
         for name, values in stage.options.items():
             assert name in ("TrainingOptions", "DecoderOptions", "SearchOptions")
             resolve_options({name: values}, kind="flickr8k", start=small_file)
-    assert len({stage.name for stage in PRESETS[preset]}) == len(PRESETS[preset])
+    names = [stage.name for stage in PRESETS[preset]]
+    assert len(set(names)) == len(names)
+    for number, stage in enumerate(PRESETS[preset]):
+        assert {stage.start or names[0], *stage.teachers} <= set(names[: max(1, number)])
 
 
 def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path, monkeypatch):
@@ -68,6 +71,24 @@ def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path
     go(resume=True)
     assert [line for line in said if line.startswith("Stage")] == ["Stage 2 of 2, 2-second:"]
     assert finished.read_bytes() == before
+
+
+def test_a_stage_goes_on_from_an_earlier_one_and_has_teachers(drawings, tmp_path, monkeypatch):
+    """Not only from the one before: a decoder trained apart teaches, with the one it was trained apart from."""
+    training = {"epochs": 1, "workers": 0, "min_count": 1, "learning_rate": 0.0, "encoder_learning_rate": 0.0}
+    stages = (
+        Stage("1-first", SMALL),
+        Stage("2-apart", {"TrainingOptions": {**training, "new_decoder": True}}),
+        Stage("3-taught", {"TrainingOptions": training}, start="1-first", teachers=("1-first", "2-apart")),
+    )
+    monkeypatch.setitem(PRESETS, "small", stages)
+    places = {"output": tmp_path / "run", "features": tmp_path / "features", "resume": False, "report": str}
+    train_preset(load_dataset(drawings), preset="small", given={}, **places)
+    first, apart, taught = (load_model(tmp_path / "run" / f"{stage.name}.safetensors") for stage in stages)
+    weights = [file.model.decoder.combine.weight for file in (first, apart, taught)]
+    assert torch.equal(weights[0], weights[2])  # nothing moved: it started from the first
+    assert not torch.equal(weights[1], weights[2])
+    assert [origin["training"]["seed"] for origin in taught.provenance["teachers"]] == [1, 2]
 
 
 def test_a_preset_goes_on_inside_a_stage(drawings, tmp_path, monkeypatch):
