@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--teachers",
         nargs="+",
         metavar="MODEL",
-        help="models whose ensemble teaches the one that training starts from; they have its encoder and vocabulary",
+        help="models whose ensemble teaches the one that training starts from; they have its vocabulary",
     )
     parser.add_argument(
         "--features",

@@ -202,7 +202,7 @@ class TrainingOptions(_Checked):
     )
     label_smoothing: float = option(0.1, "probability spread over the other words", minimum=0.0, maximum=0.9)
     clip_norm: float = option(5.0, "gradients are scaled down to this norm; 0: never", minimum=0.0)
-    augment: bool = option(False, "random crops and colours while the encoder learns (never a flip)")
+    augment: bool = option(False, "random crops and colours (never a flip); the encoder runs in every step")
     min_count: int = option(5, "a word enters the vocabulary after this many uses in training captions", minimum=1)
     max_words: int = option(50, "training captions are cut after this many words", minimum=1, maximum=1000)
     patience: int = option(5, "stop after this many epochs without a better validation score", minimum=1)

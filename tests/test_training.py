@@ -69,7 +69,9 @@ def test_teachers_have_their_share_of_the_loss(share):
         taught = torch.distributions.kl_divergence(believed, student) + believed.entropy()
         word = -student.log_prob(tokens[image, caption, place + 1])
         losses.append(share * taught + (1 - share) * word)
-    found = caption_loss(decoder, features, tokens, teachers=teachers, teacher_share=share)
+    found = caption_loss(
+        decoder, features, tokens, teachers=[(teacher, features) for teacher in teachers], teacher_share=share
+    )
     torch.testing.assert_close(found, sum(losses) / len(losses))
     found.backward()
     assert all(parameter.grad is None for teacher in teachers for parameter in teacher.parameters())

@@ -23,7 +23,7 @@ def caption_loss(
     weights: Tensor | None = None,
     never: Sequence[int] = (),
     temperature: float = 1.0,
-    teachers: Sequence[Decoder] = (),
+    teachers: Sequence[tuple[Decoder, Tensor]] = (),
     teacher_share: float = 0.0,
 ) -> Tensor:
     """Features (B, R, C), tokens (B, K, T) from <start> on -> the mean loss of a word, in nats; padding does not count.
@@ -31,9 +31,9 @@ def caption_loss(
     `smoothing` is the probability spread evenly over the vocabulary (Szegedy et al. 2016, section 7). `weights` (B, K)
     multiplies the loss of each caption's words; a negative one makes the caption less probable. Logits are divided by
     `temperature`, and tokens in `never` have no probability (which goes with a smoothing of 0 alone). `teacher_share`
-    of the loss is the cross entropy with the probabilities that the `teachers` agree on, the rest that with the words
-    (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2, at a temperature of 1). Raises
-    ValueError where there is no word at all.
+    of the loss is the cross entropy with the probabilities that the `teachers` agree on, each with its own features of
+    the same images, the rest that with the words (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network",
+    section 2, at a temperature of 1). Raises ValueError where there is no word at all.
     """
     targets = tokens[..., 1:]
     real = targets != PAD
@@ -45,7 +45,7 @@ def caption_loss(
     )
     losses = F.cross_entropy(logits, targets[real], label_smoothing=smoothing, reduction="none")
     if teachers:
-        believed = _agreed(teachers, features, tokens[..., :-1], real)
+        believed = _agreed(teachers, tokens[..., :-1], real)
         losses = (1 - teacher_share) * losses + teacher_share * F.cross_entropy(logits, believed, reduction="none")
     if weights is not None:
         losses = losses * weights[..., None].expand_as(targets)[real]
@@ -53,7 +53,7 @@ def caption_loss(
 
 
 @torch.no_grad()
-def _agreed(teachers: Sequence[Decoder], features: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
+def _agreed(teachers: Sequence[tuple[Decoder, Tensor]], tokens: Tensor, real: Tensor) -> Tensor:
     """The teachers' normalised geometric mean (M, V): the probabilities that their ensemble searches with."""
-    logits = (teacher(features, tokens, real)[0].float() for teacher in teachers)
+    logits = (teacher(features, tokens, real)[0].float() for teacher, features in teachers)
     return torch.stack([part.log_softmax(-1) for part in logits]).mean(0).softmax(-1)

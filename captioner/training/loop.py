@@ -67,7 +67,7 @@ def _prepare(
         encoder = Encoder(options.encoder, image_size=options.image.size)
     list(encoder.trainable(options.training.fine_tune))
     if teachers and start is None:
-        raise OptionError("--teachers teach a trained model with the same encoder: name it with --start-from.")
+        raise OptionError("--teachers teach a trained model: name it with --start-from.")
     return start, load_teachers(teachers, options, start) if start else {}, options
 
 
@@ -138,9 +138,10 @@ def _describe(run: Run) -> str:
     options = run.options
     return (
         f"{options.encoder.name} ({encoder:.1f} M parameters, {rows}x{columns} grid of {run.model.encoder.channels}, "
-        f"{'frozen' if run.frozen else 'learning'}) and {options.decoder.cell} with {options.decoder.attention} "
-        f"attention ({decoder:.1f} M, {options.training.direction}, {options.training.objective}), "
-        f"{len(run.vocabulary):,} words, on {run.device} in {options.training.precision}."
+        f"{'learning' if options.training.fine_tune else 'frozen'}) and {options.decoder.cell} with "
+        f"{options.decoder.attention} attention ({decoder:.1f} M, {options.training.direction}, "
+        f"{options.training.objective}), {len(run.vocabulary):,} words, on {run.device} in "
+        f"{options.training.precision}."
     )
 
 

@@ -24,21 +24,29 @@ class Likelihood:
     """Makes the references probable, and with teachers what they hold for probable."""
 
     def __init__(
-        self, captions: Sequence[Sequence[Sequence[int]]], training: TrainingOptions, teachers: Sequence[Decoder] = ()
+        self,
+        captions: Sequence[Sequence[Sequence[int]]],
+        training: TrainingOptions,
+        teachers: Sequence[tuple[Decoder, Tensor]] = (),
     ) -> None:
-        """`captions` are the training pictures' as `encode_captions` gives them; `training.precision` is chosen."""
+        """`captions` are the training pictures' as `encode_captions` gives them; `training.precision` is chosen.
+
+        Each teacher comes with its features (N, R, C) of those pictures.
+        """
         self.captions, self.training, self.teachers = captions, training, teachers
 
     def __call__(self, decoder: Decoder, features: Tensor, batch: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
         """The mean loss of a word."""
-        tokens = stack_captions([self.captions[index] for index in batch]).to(features.device)
-        with autocast(self.training.precision, features.device):
+        device = features.device
+        tokens = stack_captions([self.captions[index] for index in batch]).to(device)
+        teachers = [(teacher, theirs[batch].to(device).float()) for teacher, theirs in self.teachers]
+        with autocast(self.training.precision, device):
             loss = caption_loss(
                 decoder,
                 features,
                 tokens,
                 smoothing=self.training.label_smoothing,
-                teachers=self.teachers,
+                teachers=teachers,
                 teacher_share=self.training.teacher_share,
             )
         return loss, {}

@@ -65,12 +65,12 @@ class Run:
     ) -> None:
         """`options.training.precision` is already chosen; `origin` goes into the model file as its provenance.
 
-        The decoders of `teachers` read the features of `model`.
+        The `teachers` read features of their own: of the same pictures, as their files say that they see them.
         """
         self.data, self.options, self.vocabulary, self.origin = data, options, vocabulary, origin
         self.output, self.device, self.report = output, device, report
         self.model = model.to(device)
-        self.teachers = {name: file.model.decoder.to(device).eval() for name, file in teachers.items()}
+        self.teachers = list(teachers)
         self.progress = Progress()
         training = options.training
         reverse = training.direction == "right-to-left"
@@ -80,6 +80,7 @@ class Run:
         self.train_images = [image for image, _ in learnt]  # without those that no word is said of
         self.captions = [ids for _, ids in learnt]
         self.val_images = data.split("val")
+        cache = {"folder": features, "precision": training.precision, "workers": training.workers, "report": report}
         self.objective: Objective
         if training.objective == "self-critical":
             sampler = Sampler(
@@ -92,8 +93,14 @@ class Run:
             )
             self.objective = SelfCritical(sampler, training)
         else:
-            self.objective = Likelihood(self.captions, training, list(self.teachers.values()))
-        self.frozen = training.fine_tune is None
+            taught_by = []
+            for file in teachers.values():
+                teacher = file.model.to(device).eval()
+                theirs = cached_features(teacher, self.train_images, **cache)  # type: ignore[arg-type]
+                taught_by.append((teacher.decoder, theirs))
+            self.objective = Likelihood(self.captions, training, taught_by)
+        # Features are kept where every epoch would compute the same ones.
+        self.cached = training.fine_tune is None and not training.augment
         encoder = list(self.model.encoder.trainable(training.fine_tune))
         decoder = list(self.decoder.parameters())
         self.optimizer = torch.optim.AdamW(
@@ -106,8 +113,7 @@ class Run:
         self.parameters = [*decoder, *encoder]
         self.steps = math.ceil(len(self.train_images) / training.batch_size)
         self.train_features, self.val_features = torch.empty(0), None
-        if self.frozen:
-            cache = {"folder": features, "precision": training.precision, "workers": training.workers, "report": report}
+        if self.cached:
             self.train_features = cached_features(self.model, self.train_images, **cache)  # type: ignore[arg-type]
             self.val_features = cached_features(self.model, self.val_images, **cache)  # type: ignore[arg-type]
 
@@ -164,8 +170,8 @@ class Run:
         return True
 
     def _inputs(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """For each batch its features, or where the encoder learns its pixels."""
-        if self.frozen:
+        """For each batch its features, or where they change with the encoder or the picture its pixels."""
+        if self.cached:
             return (self.train_features[batch] for batch in batches)
         training = self.options.training
         augmentation = (training.seed, self.progress.epoch) if training.augment else None
@@ -181,7 +187,7 @@ class Run:
             group["lr"] = group["peak"] * rate
         with autocast(training.precision, self.device):
             inputs = inputs.to(self.device)
-            features = inputs.float() if self.frozen else self.model.encode(inputs)
+            features = inputs.float() if self.cached else self.model.encode(inputs)
         loss, measured = self.objective(self.decoder, features, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -274,7 +280,7 @@ class Run:
             "options": self.options.to_dict(),
             "vocabulary": list(self.vocabulary.words),
             "data": fingerprint(self.data),
-            "teachers": list(self.teachers),
+            "teachers": self.teachers,
             "origin": self.origin,
             "trusts_statistics": self.model.encoder.trusts_statistics,
             "model": self.model.state_dict(),

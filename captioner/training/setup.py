@@ -56,7 +56,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Defaults that differ from the options' own, by the objective or else by the kind of data set."""
 
-_TAUGHT = ("likelihood", "left-to-right")  # the objective and the direction that teachers go with
+_TAUGHT = (None, "likelihood", "left-to-right", False)
+"""What teachers go with: --fine-tune, --objective, --direction and --augment."""
 
 
 @dataclass(frozen=True)
@@ -226,26 +227,22 @@ def load_start(model: str | None) -> ModelFile | None:
 def load_teachers(teachers: Sequence[str], options: Options, learner: ModelFile) -> dict[str, ModelFile]:
     """The models that teach, by the names they were given; `learner` is what the run starts from or goes on from.
 
-    Raises OptionError where there is nothing to teach, and for a model that sees or says other things than the learner:
-    with the same encoder its decoder reads the learner's features, with the same vocabulary it says the same words.
+    Raises OptionError where there is nothing to teach, and for a model that says other words than the learner.
     """
     training = options.training
-    if teachers and (training.fine_tune, training.objective, training.direction) != (None, *_TAUGHT):
+    if teachers and (training.fine_tune, training.objective, training.direction, training.augment) != _TAUGHT:
         raise OptionError(
-            "--teachers share the encoder and teach how likely each word is: leave --fine-tune, --objective and "
-            "--direction out."
+            "--teachers teach a decoder how likely each word is, on pictures as they are: leave --fine-tune, "
+            "--augment, --objective and --direction out."
         )
     if teachers and training.new_decoder:
         raise OptionError("--teachers teach a trained decoder: leave --new-decoder out.")
     files = {teacher: load_model(model_path(teacher)) for teacher in teachers}
-    encoder = learner.model.encoder.state_dict()
     for teacher, file in files.items():
-        theirs = file.model.encoder.state_dict()
-        same = theirs.keys() == encoder.keys() and all(torch.equal(theirs[name], encoder[name]) for name in encoder)
-        if not same or file.vocabulary.words != learner.vocabulary.words:
+        if file.vocabulary.words != learner.vocabulary.words:
             raise OptionError(
-                f"The teacher {teacher} has another {'vocabulary' if same else 'encoder'} than the model to start "
-                "from: train it from that model with --new-decoder, on the same data."
+                f"The teacher {teacher} has another vocabulary than the model to start from: train both on the same "
+                "data, with the same --min-count."
             )
     return files
 
