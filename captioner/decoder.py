@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from captioner.options import DecoderOptions
 
@@ -97,7 +96,7 @@ class Decoder(nn.Module):
         heads and sum to 1 over the R features; without attention they are None.
 
         `real` (B, K, T), a caption's real positions before its others, asks for those logits alone: (M, V), in the
-        order of `tokens[real]`. Half of a batch of captions is padding, which then costs next to nothing.
+        order of `tokens[real]`. Half of a batch of captions is padding, and the vocabulary's layer is the widest.
         """
         return self.follow(tokens, self.read(features), real)
 
@@ -105,27 +104,21 @@ class Decoder(nn.Module):
         """`forward` from what `read` gave."""
         captions = tokens.shape[1]
         state = tuple(part.expand(-1, captions, -1, -1) for part in self.start(memory))
-        outputs, _ = self._run(tokens, state, None if real is None else real.sum(-1))
+        outputs, _ = self._run(tokens, state)
         outputs, attention = self._look(outputs, memory)
         return self._write(outputs if real is None else outputs[real]), attention
 
-    def _run(self, tokens: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+    def _run(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """The recurrence over tokens (B, K, T): outputs (B, K, T, hidden) and the state after the last token.
 
-        With `lengths` (B, K) each caption ends after as many tokens; outputs behind are zero.
+        Padding is run over too: on a CPU, packed sequences leave the LSTM's fused kernel and take longer (measured).
         """
-        batch, captions, longest = tokens.shape
+        batch, captions, _ = tokens.shape
         inputs = self.dropout(self.embedding(tokens)).flatten(0, 1)
         # torch's cells want (layers, B * K, hidden); one layer needs no copy for it
         before = tuple(part.flatten(0, 1).transpose(0, 1).contiguous().to(inputs.dtype) for part in state)
         start = before if self.states == 2 else before[0]
-        if lengths is None:
-            outputs, after = self.cell(inputs, start)
-        else:  # packing wants at least one token each; what a caption without any writes, nobody reads
-            ends = lengths.flatten().clamp(min=1).cpu()
-            packed = pack_padded_sequence(inputs, ends, batch_first=True, enforce_sorted=False)
-            outputs, after = self.cell(packed, start)
-            outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=longest)
+        outputs, after = self.cell(inputs, start)
         after = after if self.states == 2 else (after,)
         return (
             outputs.unflatten(0, (batch, captions)),
