@@ -66,13 +66,16 @@ def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
             teachers=("2-fine-tuned", "3-apart"),
         ),
         Stage(
-            "5-self-critical",
+            "5-right-to-left",
+            {"TrainingOptions": {"direction": "right-to-left", "batch_size": 16, "learning_rate": 5e-4, "epochs": 4}},
+        ),
+        Stage(
+            "6-self-critical",
             {
                 "DecoderOptions": dropout,
-                "TrainingOptions": {"objective": "self-critical", "batch_size": 16, "epochs": 8},
+                "TrainingOptions": {"objective": "self-critical", "batch_size": 16, "epochs": 6},
             },
         ),
-        Stage("6-right-to-left", {"TrainingOptions": {**steps, "direction": "right-to-left", "epochs": 4}}),
     )
 
 
