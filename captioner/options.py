@@ -21,7 +21,7 @@ DIRECTIONS = ("left-to-right", "right-to-left")
 ENCODER_WEIGHTS = ("imagenet", "bundled", "none")
 PRESETS = ("flickr8k", "flickr8k-fast", "coco")
 PRECISIONS = ("auto", "float32", "bfloat16")
-MODELS = ("fast",)
+MODELS = ("accurate", "fast")
 """Names of the models that come with the package, the default first."""
 
 MODEL_HELP = f"a bundled model ({', '.join(MODELS)}) or a model file (./{MODELS[0]} is a file); default: {MODELS[0]}"

@@ -43,7 +43,7 @@ class Captioner:
     def load(
         cls, model: str | os.PathLike[str] | None = None, device: str = "auto", *, image: ImageOptions | None = None
     ) -> "Captioner":
-        """Loads a model file, or a bundled model by its name in `options.MODELS`, None for the first. No network.
+        """Loads a model file, or a bundled model by its name in `options.MODELS`, None for "accurate". No network.
 
         Names win over files: "./fast" and Path("fast") are files. `image` overrides how pictures are fitted, which the
         model file otherwise decides; keep that unless you are measuring its effect. Raises ModelFileError for a file

@@ -1,9 +1,11 @@
 """The promises of the models that ship with the package."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gradio
@@ -12,14 +14,22 @@ import torch
 from torch import nn
 
 from captioner import Captioner
-from captioner.checkpoint import BUNDLED_MODELS, load_model, read_header
-from captioner.encoder import Encoder
+from captioner.checkpoint import BUNDLED_MODELS, load_model, read_header, save_model
+from captioner.model import CaptionModel
 from captioner.options import MODELS
 
 ROOT = Path(__file__).parents[1]
-MOST_BYTES = {"fast": 25e6}
+MOST_BYTES = {"accurate": 40e6, "fast": 25e6}
+LEAST_BLEU_4 = {"accurate": 24, "fast": 21}  # on the dev split
 
 pytestmark = pytest.mark.parametrize("name", MODELS)
+
+
+def dev_scores(name):
+    """What the file says of itself; `fast` was written before scores were named as they are printed."""
+    scores = read_header(BUNDLED_MODELS[name])["provenance"]["val"]
+    printed = {"bleu1": "BLEU-1", "bleu4": "BLEU-4"}
+    return {printed.get(metric, metric): score for metric, score in scores.items()}
 
 
 def test_it_is_one_small_file_that_says_where_it_came_from(name):
@@ -29,26 +39,30 @@ def test_it_is_one_small_file_that_says_where_it_came_from(name):
     origin = header["provenance"]
     assert origin["data"] == "flickr8k"
     assert origin["pictures"] == {"train": 6000, "val": 1000}
-    assert origin["val"]["bleu4"] >= 21
+    assert dev_scores(name)["BLEU-4"] >= LEAST_BLEU_4[name]
     assert origin["val"]["distinct"] >= 500
     assert header["image"]["fit"] == "squash"
     assert {"captioner", "torch", "commit", "training"} <= origin.keys()
 
 
-def test_no_shipped_layer_equals_the_one_it_started_from(imagenet, name):
-    """Every convolution differs from ImageNet's, beyond the rounding to half precision: the whole encoder was trained."""
-    model = load_model(BUNDLED_MODELS[name]).model
-    shipped = model.encoder.trunk
-    started = Encoder(model.options.encoder, image_size=model.options.image.size, imagenet=True).trunk
-    pairs = list(zip(shipped.modules(), started.modules(), strict=True))
-    convolutions = [(ours, theirs) for ours, theirs in pairs if isinstance(ours, nn.Conv2d)]
-    assert len(convolutions) >= 52
-    for ours, theirs in convolutions:
-        changed = (ours.weight != theirs.weight.half().float()).float().mean()
-        assert changed > 0.5
-    for ours, theirs in pairs:
+def test_no_shipped_layer_equals_the_one_it_started_from(imagenet, tmp_path, name):
+    """Every convolution differs from ImageNet's, beyond what rounding does to it: the whole encoder learnt."""
+    file = load_model(BUNDLED_MODELS[name])
+    start = CaptionModel(file.model.options, imagenet=True)
+    if name == "fast":  # written in half precision
+        rounded = copy.deepcopy(start).half().float()
+    else:
+        save_model(tmp_path / "start.safetensors", replace(file, model=start), small=True)
+        rounded = load_model(tmp_path / "start.safetensors").model
+    trunks = (model.encoder.trunk.modules() for model in (file.model, rounded))
+    convolutions = 0
+    for ours, theirs in zip(*trunks, strict=True):
+        if isinstance(ours, nn.Conv2d):
+            convolutions += 1
+            assert (ours.weight != theirs.weight).float().mean() > 0.5
         if isinstance(ours, nn.BatchNorm2d):
-            assert not torch.equal(ours.bias, theirs.bias.half().float())
+            assert not torch.equal(ours.bias, theirs.bias)
+    assert convolutions >= 52
 
 
 def test_it_captions_a_real_photo_with_no_network(name):
@@ -83,7 +97,7 @@ def test_different_photos_get_different_captions(flickr8k, name):
 
 @pytest.mark.slow
 def test_it_scores_on_flickr8k_dev_what_its_file_says(flickr8k, name):
-    """`evaluate` on the 1,000 dev pictures: BLEU-4 of 21 or more, 500 distinct captions or more, as the README says."""
+    """`evaluate` on the 1,000 dev pictures: what the README says, within what another machine's rounding may change."""
     done = subprocess.run(
         [
             sys.executable,
@@ -102,8 +116,8 @@ def test_it_scores_on_flickr8k_dev_what_its_file_says(flickr8k, name):
     )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    score = record["metrics"]["BLEU-4"]["score"]
-    assert score >= 21
-    assert score == pytest.approx(read_header(BUNDLED_MODELS[name])["provenance"]["val"]["bleu4"], abs=0.3)
+    said = dev_scores(name)
+    for metric in {"BLEU-1", "BLEU-4", "CIDEr-D"} & said.keys():
+        assert record["metrics"][metric]["score"] == pytest.approx(said[metric], abs=0.5)
     assert record["distinct"] >= 500
     assert record["degenerate"] == ""
