@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from captioner.checkpoint import load_model, read_header
+from captioner.checkpoint import BUNDLED_MODELS, load_model, read_header
 from captioner.datasets import load_dataset
 from captioner.errors import OptionError
+from captioner.options import MODELS
 from captioner.options import PRESETS as PRESET_NAMES
 from captioner.training.presets import PRESETS, Stage, check_preset, train_preset
 from captioner.training.setup import resolve_options
@@ -31,7 +32,7 @@ def test_presets_are_made_of_options_that_exist(preset, small_file):
     names = [stage.name for stage in PRESETS[preset]]
     assert len(set(names)) == len(names)
     for number, stage in enumerate(PRESETS[preset]):
-        assert {stage.start or names[0], *stage.teachers} <= set(names[: max(1, number)])
+        assert {stage.start or names[0], *stage.teachers} <= {*names[: max(1, number)], *MODELS}
 
 
 def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path, monkeypatch):
@@ -74,14 +75,15 @@ def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path
 
 
 def test_a_stage_goes_on_from_an_earlier_one_and_has_teachers(drawings, tmp_path, monkeypatch):
-    """Not only from the one before: a decoder trained apart teaches, with the one it was trained apart from."""
+    """Not only from the one before: a decoder trained apart teaches, with a bundled model."""
     training = {"epochs": 1, "workers": 0, "min_count": 1, "learning_rate": 0.0, "encoder_learning_rate": 0.0}
     stages = (
         Stage("1-first", SMALL),
         Stage("2-apart", {"TrainingOptions": {**training, "new_decoder": True}}),
-        Stage("3-taught", {"TrainingOptions": training}, start="1-first", teachers=("1-first", "2-apart")),
+        Stage("3-taught", {"TrainingOptions": training}, start="1-first", teachers=("accurate", "2-apart")),
     )
     monkeypatch.setitem(PRESETS, "small", stages)
+    monkeypatch.setitem(BUNDLED_MODELS, "accurate", tmp_path / "run" / "1-first.safetensors")  # with its words
     places = {"output": tmp_path / "run", "features": tmp_path / "features", "resume": False, "report": str}
     train_preset(load_dataset(drawings), preset="small", given={}, **places)
     first, apart, taught = (load_model(tmp_path / "run" / f"{stage.name}.safetensors") for stage in stages)

@@ -15,7 +15,7 @@ from captioner.checkpoint import load_model, save_model
 from captioner.datasets.dataset import Dataset
 from captioner.errors import ModelFileError, OptionError
 from captioner.files import write_atomically
-from captioner.options import TrainingOptions
+from captioner.options import MODELS, TrainingOptions
 from captioner.training.loop import check_choices, say, train
 from captioner.training.resume import fingerprint
 from captioner.training.setup import Given
@@ -30,11 +30,11 @@ class Stage:
     start: str = ""
     """The stage whose model it goes on from; the one before if none is named."""
     teachers: tuple[str, ...] = ()
-    """The stages whose models teach it."""
+    """Who teaches it: models of earlier stages, and bundled ones by their names."""
 
 
-def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
-    """The stages of a Flickr8k model; `network` is what its first run decides for all.
+def _flickr8k(network: dict[str, dict[str, Any]], *, teachers: tuple[str, ...] = ()) -> tuple[Stage, ...]:
+    """The stages of a Flickr8k model; `network` is what its first run decides for all, `teachers` are bundled models.
 
     What was tried for it, and what is still untried, stands in docs/experiments.md.
     """
@@ -63,7 +63,7 @@ def _flickr8k(network: dict[str, dict[str, Any]]) -> tuple[Stage, ...]:
             "4-distilled",
             {"TrainingOptions": {"batch_size": 16, "learning_rate": 4e-4, "epochs": 5}},
             start="2-fine-tuned",
-            teachers=("2-fine-tuned", "3-apart"),
+            teachers=("2-fine-tuned", "3-apart", *teachers),
         ),
         Stage(
             "5-right-to-left",
@@ -87,7 +87,8 @@ PRESETS: dict[str, tuple[Stage, ...]] = {
         }
     ),
     "flickr8k-fast": _flickr8k(
-        {"EncoderOptions": {"name": "mobilenet_v2"}, "ImageOptions": {"detail": 224, "size": 256}}
+        {"EncoderOptions": {"name": "mobilenet_v2"}, "ImageOptions": {"detail": 224, "size": 256}},
+        teachers=("accurate",),
     ),
     "coco": (
         Stage(
@@ -175,7 +176,7 @@ def train_preset(
                 features=features,
                 resume=unfinished.exists(),
                 start_from=model(stage.start or previous) if previous else None,
-                teachers=[model(name) for name in stage.teachers],
+                teachers=[name if name in MODELS else model(name) for name in stage.teachers],
                 final=stage is stages[-1],
                 device=device,
                 report=report,
