@@ -11,7 +11,7 @@ from captioner.options import MODELS
 from captioner.options import PRESETS as PRESET_NAMES
 from captioner.training.presets import PRESETS, Stage, check_preset, train_preset
 from captioner.training.setup import resolve_options
-from tests.small_training import SMALL
+from tests.small_training import SMALL, small_run
 
 STAGES = (
     Stage("1-first", SMALL),
@@ -83,7 +83,8 @@ def test_a_stage_goes_on_from_an_earlier_one_and_has_teachers(drawings, tmp_path
         Stage("3-taught", {"TrainingOptions": training}, start="1-first", teachers=("accurate", "2-apart")),
     )
     monkeypatch.setitem(PRESETS, "small", stages)
-    monkeypatch.setitem(BUNDLED_MODELS, "accurate", tmp_path / "run" / "1-first.safetensors")  # with its words
+    small_run(drawings, tmp_path / "bundled")
+    monkeypatch.setitem(BUNDLED_MODELS, "accurate", tmp_path / "bundled" / "best.safetensors")  # with its words
     places = {"output": tmp_path / "run", "features": tmp_path / "features", "resume": False, "report": str}
     train_preset(load_dataset(drawings), preset="small", given={}, **places)
     first, apart, taught = (load_model(tmp_path / "run" / f"{stage.name}.safetensors") for stage in stages)
@@ -91,6 +92,14 @@ def test_a_stage_goes_on_from_an_earlier_one_and_has_teachers(drawings, tmp_path
     assert torch.equal(weights[0], weights[2])  # nothing moved: it started from the first
     assert not torch.equal(weights[1], weights[2])
     assert [origin["training"]["seed"] for origin in taught.provenance["teachers"]] == [1, 2]
+
+
+def test_a_bundled_teacher_with_other_words_is_refused_at_once(drawings, tmp_path, monkeypatch):
+    """Not when its stage comes, hours later."""
+    monkeypatch.setitem(PRESETS, "small", (Stage("1-first", SMALL), Stage("2-taught", {}, teachers=("accurate",))))
+    places = {"output": tmp_path / "run", "resume": False}
+    with pytest.raises(OptionError, match="taught by the bundled model accurate, whose vocabulary"):
+        check_preset(load_dataset(drawings), preset="small", given={}, **places)
 
 
 def test_a_preset_goes_on_inside_a_stage(drawings, tmp_path, monkeypatch):

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.checkpoint import load_model, save_model
+from captioner.checkpoint import load_model, model_path, save_model
 from captioner.datasets.dataset import Dataset
 from captioner.errors import ModelFileError, OptionError
 from captioner.files import write_atomically
 from captioner.options import MODELS, TrainingOptions
 from captioner.training.loop import check_choices, say, train
 from captioner.training.resume import fingerprint
-from captioner.training.setup import Given
+from captioner.training.setup import Given, build_vocabulary
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ def check_preset(data: Dataset, *, preset: str, given: Given, output: Path, resu
             "the stages one by one."
         )
     if not resume:
-        check_choices(data, given=_merge(PRESETS[preset][0].options, given), output=output, resume=False)
+        first = _merge(PRESETS[preset][0].options, given)
+        check_choices(data, given=first, output=output, resume=False)
+        _check_words(data, preset, first)
     elif not (output / _RECORD).exists():
         raise ModelFileError(f"There is no preset to resume in {output}: start without --resume.")
     elif json.loads((output / _RECORD).read_text(encoding="utf-8")) != _record(data, preset, given):
@@ -126,6 +128,18 @@ def check_preset(data: Dataset, *, preset: str, given: Given, output: Path, resu
             f"The preset, its other options or the data set are not what {output} was started with: repeat that "
             "command with --resume, or start anew with another --output."
         )
+
+
+def _check_words(data: Dataset, preset: str, first: Given) -> None:
+    """Refuses a bundled teacher that says other words than the preset's models will, hours before its stage."""
+    min_count = first.get("TrainingOptions", {}).get("min_count", TrainingOptions().min_count)
+    for name in {name for stage in PRESETS[preset] for name in stage.teachers if name in MODELS}:
+        if load_model(model_path(name)).vocabulary.words != build_vocabulary(data, min_count=min_count).words:
+            raise OptionError(
+                f"--preset {preset} is taught by the bundled model {name}, whose vocabulary is not that of these "
+                f"captions with --min-count {min_count}: use another preset, or the data and the --min-count that "
+                f"{name} learnt from."
+            )
 
 
 def _record(data: Dataset, preset: str, given: Given) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Run:
         self.data, self.options, self.vocabulary, self.origin = data, options, vocabulary, origin
         self.output, self.device, self.report = output, device, report
         self.model = model.to(device)
-        self.teachers = list(teachers)
+        self.teacher_names = list(teachers)
         self.progress = Progress()
         training = options.training
         reverse = training.direction == "right-to-left"
@@ -280,7 +280,7 @@ class Run:
             "options": self.options.to_dict(),
             "vocabulary": list(self.vocabulary.words),
             "data": fingerprint(self.data),
-            "teachers": self.teachers,
+            "teachers": self.teacher_names,
             "origin": self.origin,
             "trusts_statistics": self.model.encoder.trusts_statistics,
             "model": self.model.state_dict(),
