@@ -263,12 +263,17 @@ def stranger(drawings, tmp_path_factory):
     return str(small_run(drawings, tmp_path_factory.mktemp("stranger") / "run", given=given)[0])
 
 
-@pytest.mark.parametrize("kind", ["relative", "stranger"])
-def test_a_student_comes_closer_to_its_teachers(drawings, tmp_path, family, stranger, kind):
+@pytest.mark.parametrize(
+    ("kind", "eyes"),
+    [("relative", {}), ("stranger", {}), ("stranger", {"fine_tune": "all", "augment": True})],
+    ids=["relative", "stranger", "learning to see"],
+)
+def test_a_student_comes_closer_to_its_teachers(drawings, tmp_path, family, stranger, kind, eyes):
     """Taught by nobody but another model, the probabilities of its words approach that model's, whatever its eyes."""
     first, second = family
     teacher = {"relative": second, "stranger": stranger}[kind]
-    given = {"TrainingOptions": {**PLAIN, "epochs": 3, "learning_rate": 3e-3, "teacher_share": 1.0, "patience": 9}}
+    training = {**PLAIN, **eyes, "epochs": 3, "learning_rate": 3e-3, "teacher_share": 1.0, "patience": 9}
+    given = {"TrainingOptions": training}
     best, _ = small_run(drawings, tmp_path / "run", given=given, start_from=first, teachers=[teacher])
     images = load_dataset(drawings).split("train")[:8]
     ids = encode_captions(images, load_model(best).vocabulary, max_words=50)
@@ -283,6 +288,8 @@ def test_a_student_comes_closer_to_its_teachers(drawings, tmp_path, family, stra
     last = tmp_path / "run" / "last.safetensors"
     before, after = ((believed.exp() * (believed - said_by(path))).sum(-1).mean() for path in (first, last))
     assert after < 0.8 * before
+    started, learnt = (load_model(Path(path)).model.encoder.state_dict() for path in (first, last))
+    assert any(not torch.equal(tensor, learnt[name]) for name, tensor in started.items()) == bool(eyes)
     origin = read_header(best)["provenance"]
     assert [teacher["training"]["seed"] for teacher in origin["teachers"]] == [5]
 
@@ -299,8 +306,6 @@ def test_teachers_must_fit_the_learner(drawings, tmp_path, family, small_file):
     with pytest.raises(OptionError, match="name it with --start-from"):
         small_run(drawings, tmp_path / "c", teachers=[second])
     for name, value in (
-        ("fine_tune", "all"),
-        ("augment", True),
         ("objective", "self-critical"),
         ("direction", "right-to-left"),
         ("new_decoder", True),

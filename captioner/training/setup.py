@@ -56,8 +56,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Defaults that differ from the options' own, by the objective or else by the kind of data set."""
 
-_TAUGHT = (None, "likelihood", "left-to-right", False)
-"""What teachers go with: --fine-tune, --objective, --direction and --augment."""
+_TAUGHT = ("likelihood", "left-to-right")
+"""What teachers go with: --objective and --direction."""
 
 
 @dataclass(frozen=True)
@@ -230,10 +230,9 @@ def load_teachers(teachers: Sequence[str], options: Options, learner: ModelFile)
     Raises OptionError where there is nothing to teach, and for a model that says other words than the learner.
     """
     training = options.training
-    if teachers and (training.fine_tune, training.objective, training.direction, training.augment) != _TAUGHT:
+    if teachers and (training.objective, training.direction) != _TAUGHT:
         raise OptionError(
-            "--teachers teach a decoder how likely each word is, on pictures as they are: leave --fine-tune, "
-            "--augment, --objective and --direction out."
+            "--teachers teach how likely each word is, from left to right: leave --objective and --direction out."
         )
     if teachers and training.new_decoder:
         raise OptionError("--teachers teach a trained decoder: leave --new-decoder out.")
