@@ -207,7 +207,7 @@ class TrainingOptions(_Checked):
     max_words: int = option(50, "training captions are cut after this many words", minimum=1, maximum=1000)
     patience: int = option(5, "stop after this many epochs without a better validation score", minimum=1)
     precision: str = option("auto", "bfloat16 where the hardware multiplies it faster", choices=PRECISIONS)
-    workers: int = option(2, "processes that read pictures while the encoder learns", minimum=0, maximum=256)
+    workers: int = option(2, "threads that read pictures while the encoder runs", minimum=0, maximum=256)
     save_minutes: float = option(5.0, "minutes between saves inside an epoch", minimum=0.0)
     seed: int = option(1, "seed of everything random", minimum=0)
 

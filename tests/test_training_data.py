@@ -1,7 +1,9 @@
 """The promises of what feeds training: batches, augmentation, drawn shapes, cached features."""
 
 import random
+import threading
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from captioner.datasets.batches import augment, encode_captions, epoch_batches, 
 from captioner.datasets.dataset import CaptionedImage
 from captioner.datasets.features import cached_features
 from captioner.datasets.shapes import COLOURS, SIZE, draw, load_shapes
-from captioner.errors import OptionError
+from captioner.errors import ImageError, OptionError
 from captioner.options import ImageOptions
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary
 
@@ -53,14 +55,30 @@ def test_augmentation_keeps_left_left():
 
 
 def test_augmented_pixels_depend_on_seed_epoch_and_picture_alone():
-    """However many processes read them, and wherever a run was resumed."""
+    """However many threads read them, and wherever a run was resumed."""
     images = load_shapes({"train": 6}).images
     options = ImageOptions(size=32)
-    plain = list(load_pixels(images, options, [[0, 1], [2, 3]], augmentation=(1, 0)))
+    batches = [[0, 1], [2, 3], [4], [5]]
+    plain = list(load_pixels(images, options, batches, augmentation=(1, 0)))
     torch.manual_seed(99)
-    again = list(load_pixels(images, options, [[2, 3]], augmentation=(1, 0), workers=1))
-    assert torch.equal(plain[1], again[0])
+    for workers, first in ((1, 1), (1, 0), (3, 0)):
+        again = list(load_pixels(images, options, batches[first:], augmentation=(1, 0), workers=workers))
+        assert len(again) == len(batches) - first
+        assert all(map(torch.equal, plain[first:], again))
     assert not torch.equal(plain[0], next(load_pixels(images, options, [[0, 1]], augmentation=(1, 1))))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_vanished_is_named_and_leaves_no_thread_behind(tmp_path, workers):
+    """Deleted after the data check, in the middle of an epoch."""
+    shape = load_shapes({"train": 1}).images[0]
+    images = [shape, shape, replace(shape, name="gone.jpg", source=tmp_path / "gone.jpg"), shape]
+    before = threading.active_count()
+    batches = load_pixels(images, ImageOptions(size=32), [[0], [1], [2], [3]], workers=workers)
+    next(batches), next(batches)
+    with pytest.raises(ImageError, match=r"gone\.jpg"):
+        next(batches)
+    assert threading.active_count() == before
 
 
 # --- shapes ------------------------------------------------------------------------------------------------------------

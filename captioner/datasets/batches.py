@@ -4,13 +4,14 @@ An image and all its captions stay together: the image is encoded once, and the 
 axis.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from captioner.datasets.dataset import CaptionedImage
 from captioner.images import fit, read_image, to_tensor
@@ -56,26 +57,6 @@ def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list
     return [order[first : first + batch_size] for first in range(0, count, batch_size)]
 
 
-class _Pixels(Dataset[Tensor]):
-    """Pictures as uint8 (3, size, size); augmented where an epoch is given, by its number and the picture's alone."""
-
-    def __init__(self, images: Sequence[CaptionedImage], options: ImageOptions, augmentation: tuple[int, int] | None):
-        self.images, self.options, self.augmentation = images, options, augmentation
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        source = self.images[index].source
-        if self.augmentation is None:
-            return to_tensor(source, self.options)
-        seed, epoch = self.augmentation
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 10_000_019 + index)
-        # What is varied is the small square, where there is one: `to_tensor` enlarges it as it does for everybody.
-        small = replace(self.options, size=self.options.detail or self.options.size, detail=None)
-        return to_tensor(augment(fit(read_image(source), small), generator), self.options)
-
-
 def augment(picture: Image.Image, generator: torch.Generator) -> Image.Image:
     """A random crop of 70% of the area or more, resized back, with colours shifted by up to a fifth.
 
@@ -101,14 +82,38 @@ def load_pixels(
     workers: int = 0,
     augmentation: tuple[int, int] | None = None,
 ) -> Iterator[Tensor]:
-    """The pictures of each batch as uint8 (B, 3, size, size), read by `workers` processes ahead of time.
+    """The pictures of each batch as uint8 (B, 3, size, size), read by `workers` threads ahead of time.
 
     `augmentation` is (seed, epoch) where pictures are to be varied. Raises ImageError for one that cannot be read.
     """
-    loader = DataLoader(
-        _Pixels(images, options, augmentation),
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of index lists will do
-        num_workers=min(workers, len(batches)),
-        generator=torch.Generator(),  # its own: the loader must not draw from the one that resume restores
-    )
-    return iter(loader)
+
+    def load(batch: Sequence[int]) -> Tensor:
+        return torch.stack([_pixels(images[index], options, index, augmentation) for index in batch])
+
+    if not workers:
+        yield from map(load, batches)
+        return
+    # Threads, since Pillow lets others run while it decodes: forked processes would keep a copy of every page of a
+    # training run's memory that changes after the fork, and double it.
+    pool = ThreadPoolExecutor(workers)
+    try:
+        ahead: deque[Future[Tensor]] = deque()
+        for batch in batches:
+            ahead.append(pool.submit(load, batch))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pixels(image: CaptionedImage, options: ImageOptions, index: int, augmentation: tuple[int, int] | None) -> Tensor:
+    """A picture as uint8 (3, size, size); varied, where an epoch is given, by its number and the picture's alone."""
+    if augmentation is None:
+        return to_tensor(image.source, options)
+    seed, epoch = augmentation
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 10_000_019 + index)
+    # What is varied is the small square, where there is one: `to_tensor` enlarges it as it does for everybody.
+    small = replace(options, size=options.detail or options.size, detail=None)
+    return to_tensor(augment(fit(read_image(image.source), small), generator), options)
