@@ -1,6 +1,5 @@
 """The promises of the models that ship with the package."""
 
-import copy
 import json
 import os
 import subprocess
@@ -20,16 +19,9 @@ from captioner.options import MODELS
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES = {"accurate": 40e6, "fast": 25e6}
-LEAST_BLEU_4 = {"accurate": 24, "fast": 21}  # on the dev split
+LEAST_BLEU_4 = {"accurate": 24, "fast": 23}  # on the dev split
 
 pytestmark = pytest.mark.parametrize("name", MODELS)
-
-
-def dev_scores(name):
-    """What the file says of itself; `fast` was written before scores were named as they are printed."""
-    scores = read_header(BUNDLED_MODELS[name])["provenance"]["val"]
-    printed = {"bleu1": "BLEU-1", "bleu4": "BLEU-4"}
-    return {printed.get(metric, metric): score for metric, score in scores.items()}
 
 
 def test_it_is_one_small_file_that_says_where_it_came_from(name):
@@ -39,7 +31,7 @@ def test_it_is_one_small_file_that_says_where_it_came_from(name):
     origin = header["provenance"]
     assert origin["data"] == "flickr8k"
     assert origin["pictures"] == {"train": 6000, "val": 1000}
-    assert dev_scores(name)["BLEU-4"] >= LEAST_BLEU_4[name]
+    assert origin["val"]["BLEU-4"] >= LEAST_BLEU_4[name]
     assert origin["val"]["distinct"] >= 500
     assert header["image"]["fit"] == "squash"
     assert {"captioner", "torch", "commit", "training"} <= origin.keys()
@@ -49,11 +41,8 @@ def test_no_shipped_layer_equals_the_one_it_started_from(imagenet, tmp_path, nam
     """Every convolution differs from ImageNet's, beyond what rounding does to it: the whole encoder learnt."""
     file = load_model(BUNDLED_MODELS[name])
     start = CaptionModel(file.model.options, imagenet=True)
-    if name == "fast":  # written in half precision
-        rounded = copy.deepcopy(start).half().float()
-    else:
-        save_model(tmp_path / "start.safetensors", replace(file, model=start), small=True)
-        rounded = load_model(tmp_path / "start.safetensors").model
+    save_model(tmp_path / "start.safetensors", replace(file, model=start), small=True)
+    rounded = load_model(tmp_path / "start.safetensors").model
     trunks = (model.encoder.trunk.modules() for model in (file.model, rounded))
     convolutions = 0
     for ours, theirs in zip(*trunks, strict=True):
@@ -116,8 +105,8 @@ def test_it_scores_on_flickr8k_dev_what_its_file_says(flickr8k, name):
     )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    said = dev_scores(name)
-    for metric in {"BLEU-1", "BLEU-4", "CIDEr-D"} & said.keys():
+    said = read_header(BUNDLED_MODELS[name])["provenance"]["val"]
+    for metric in ("BLEU-1", "BLEU-4", "CIDEr-D"):
         assert record["metrics"][metric]["score"] == pytest.approx(said[metric], abs=0.3)
     assert record["metrics"]["BLEU-4"]["score"] >= LEAST_BLEU_4[name]
     assert record["distinct"] >= 500
