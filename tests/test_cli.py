@@ -126,6 +126,14 @@ def test_wrong_use_is_one_sentence_and_exit_2(arguments, said, model, tmp_path, 
     assert out == ""
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_info_is_for_people(name, capsys):
+    """The records of the models that a model came from are named, not printed."""
+    _, out, _ = call(capsys, "info", name)
+    assert "a model trained on flickr8k" in out
+    assert "{" not in out
+
+
 def test_info_says_what_a_file_holds(model, capsys):
     """Options, vocabulary and provenance, for people and as JSON."""
     _, out, _ = call(capsys, "info", model)

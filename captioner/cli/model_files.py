@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from captioner.cli.parser import Commands
 from captioner.options import MODEL_HELP
@@ -39,13 +40,20 @@ def run_info(chosen: argparse.Namespace) -> int:
     print(f"{'directions':14} left to right{' and right to left' if header.get('reverse') else ''}")
     print(f"vocabulary     {len(header['vocabulary']):,} words, tokeniser {header['tokeniser']}")
     origin = header["provenance"]
-    if isinstance(origin.get("starting_weights"), dict):  # a whole record of its own; --json has it
-        origin["starting_weights"] = f"a model trained on {origin['starting_weights'].get('data', 'other data')}"
     for key, value in origin.items():
-        if isinstance(value, dict):
+        if key == "starting_weights" and isinstance(value, dict):
+            value = _trained_model(value)
+        elif key == "teachers":
+            value = ", ".join(map(_trained_model, value)) or "none"
+        elif isinstance(value, dict):
             value = ", ".join(f"{name} {part}" for name, part in value.items()) or "nothing"
         print(f"{key:14} {value}")
     return 0
+
+
+def _trained_model(record: dict[str, Any]) -> str:
+    """A model that another one came from, in a few words; --json has its whole record."""
+    return f"a model trained on {record.get('data', 'other data')}"
 
 
 def run_export(chosen: argparse.Namespace) -> int:
