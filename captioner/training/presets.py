@@ -38,10 +38,6 @@ class Stage:
 # It goes on with the model, but what is new or self-critical has defaults of its own.
 _DROPOUT: dict[str, Any] = {"dropout": 0.3}
 _STEPS: dict[str, Any] = {"batch_size": 8, "learning_rate": 5e-4}
-_SELF_CRITICAL: dict[str, dict[str, Any]] = {
-    "DecoderOptions": _DROPOUT,
-    "TrainingOptions": {"objective": "self-critical", "batch_size": 16, "epochs": 6},
-}
 
 
 def _frozen(encoder: dict[str, Any], size: int) -> dict[str, dict[str, Any]]:
@@ -51,20 +47,6 @@ def _frozen(encoder: dict[str, Any], size: int) -> dict[str, dict[str, Any]]:
         "ImageOptions": {"detail": 224, "size": size},
         "DecoderOptions": _DROPOUT,
         "TrainingOptions": {**_STEPS, "epochs": 8},
-    }
-
-
-def _taught(encoder_learning_rate: float, epochs: int) -> dict[str, dict[str, Any]]:
-    """Encoder and decoder learn, from varied pictures, what their teachers say of the unvaried ones."""
-    return {
-        "TrainingOptions": {
-            "epochs": epochs,
-            "batch_size": 16,
-            "fine_tune": "all",
-            "augment": True,
-            "learning_rate": 4e-4,
-            "encoder_learning_rate": encoder_learning_rate,
-        }
     }
 
 
@@ -98,11 +80,30 @@ PRESETS: dict[str, tuple[Stage, ...]] = {
             "5-right-to-left",
             {"TrainingOptions": {"direction": "right-to-left", "batch_size": 16, "learning_rate": 5e-4, "epochs": 4}},
         ),
-        Stage("6-self-critical", _SELF_CRITICAL),
+        Stage(
+            "6-self-critical",
+            {
+                "DecoderOptions": _DROPOUT,
+                "TrainingOptions": {"objective": "self-critical", "batch_size": 16, "epochs": 6},
+            },
+        ),
     ),
     "flickr8k-fast": (
         Stage("1-frozen", _frozen({"name": "mobilenet_v2"}, 256)),
-        Stage("2-taught", _taught(1e-4, 5), teachers=("accurate",)),
+        Stage(
+            "2-taught",
+            {
+                "TrainingOptions": {
+                    "epochs": 5,
+                    "batch_size": 16,
+                    "fine_tune": "all",
+                    "augment": True,
+                    "learning_rate": 4e-4,
+                    "encoder_learning_rate": 1e-4,
+                }
+            },
+            teachers=("accurate",),
+        ),
     ),
     "coco": (
         Stage(
