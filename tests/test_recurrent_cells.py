@@ -3,6 +3,7 @@
 import json
 import math
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 import torch
@@ -230,3 +231,11 @@ def test_differences_pair_cells_and_attentions():
     assert pairs["lstm-dot", "rnn-dot"] > 0
     assert pairs["lstm-dot", "lstm-none"] > 0
     assert pairs["gru-none", "lstm-none"] == 0
+
+
+def test_the_document_shows_the_tables_that_were_measured():
+    """Number for number what the benchmark wrote beside the figures."""
+    docs = Path(__file__).parents[1] / "docs"
+    page = (docs / "recurrent-cells.md").read_text(encoding="utf-8")
+    for table in (docs / "recurrent-cells" / "tables.md").read_text(encoding="utf-8").strip().split("\n\n"):
+        assert table in page

@@ -65,7 +65,8 @@ class Run:
     ) -> None:
         """`options.training.precision` is already chosen; `origin` goes into the model file as its provenance.
 
-        The `teachers` read features of their own: of the same pictures, as their files say that they see them.
+        The `teachers` read features of their own: of the same pictures, as their files say that they see them, never
+        varied.
         """
         self.data, self.options, self.vocabulary, self.origin = data, options, vocabulary, origin
         self.output, self.device, self.report = output, device, report

@@ -56,9 +56,6 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Defaults that differ from the options' own, by the objective or else by the kind of data set."""
 
-_TAUGHT = ("likelihood", "left-to-right")
-"""What teachers go with: --objective and --direction."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -230,7 +227,7 @@ def load_teachers(teachers: Sequence[str], options: Options, learner: ModelFile)
     Raises OptionError where there is nothing to teach, and for a model that says other words than the learner.
     """
     training = options.training
-    if teachers and (training.objective, training.direction) != _TAUGHT:
+    if teachers and (training.objective != "likelihood" or training.direction != "left-to-right"):
         raise OptionError(
             "--teachers teach how likely each word is, from left to right: leave --objective and --direction out."
         )
