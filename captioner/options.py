@@ -17,6 +17,7 @@ FITS = ("squash", "crop", "pad")
 CELLS = ("rnn", "lstm", "gru")
 ATTENTIONS = ("additive", "dot", "none")
 OBJECTIVES = ("likelihood", "self-critical")
+METHODS = ("beam", "diverse", "sample")
 DIRECTIONS = ("left-to-right", "right-to-left")
 ENCODER_WEIGHTS = ("imagenet", "bundled", "none")
 PRESETS = ("flickr8k", "flickr8k-fast", "coco")
@@ -144,6 +145,32 @@ class SearchOptions(_Checked):
         0.0,
         "share of the right-to-left decoder in ranking the finished hypotheses; 0: it is not asked",
         minimum=0.0,
+        maximum=1.0,
+    )
+
+    method: str = option(
+        "beam",
+        "beam search; diverse: greedy searches that keep apart; sample: words are drawn. The beam size says how many",
+        choices=METHODS,
+        flag="search",
+    )
+    diversity: float = option(
+        1.0,
+        "what a word costs, in log-probability, that an earlier search took at the same place (diverse only)",
+        minimum=0.0,
+        maximum=100.0,
+    )
+    temperature: float = option(
+        1.0,
+        "log-probabilities are divided by it in drawing words (sample only)",
+        minimum=0.05,
+        maximum=10.0,
+        flag="search-temperature",
+    )
+    nucleus: float = option(
+        1.0,
+        "words are drawn from the most probable ones that have this probability together (sample only)",
+        minimum=0.01,
         maximum=1.0,
     )
 

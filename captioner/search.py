@@ -1,8 +1,9 @@
-"""Greedy and beam search, and sampling, over any step function; knows no text and no images.
+"""Greedy, beam and diverse search, and sampling, over any step function; knows no text and no images.
 
-Promises of the two searches, each proved in tests/test_search.py: an image's hypotheses do not depend on the other
-images of its batch; a beam as wide as the language finds what exhaustive search finds; stopping early changes no
-result; a forbidden token is never produced; where nothing finishes, the best unfinished hypothesis is the answer.
+Promises of all, each proved in tests/test_search.py: an image's hypotheses do not depend on the other images of its
+batch (drawn ones aside); a forbidden token is never produced; where nothing finishes, the best unfinished hypothesis is
+the answer. Of beam search besides: a beam as wide as the language finds what exhaustive search finds; stopping early
+changes no result.
 
 Their probabilities are the model's own: the softmax runs over all tokens, and only then are forbidden ones ruled out.
 What the model computed once per image lives in the step function, indexed by image; only the recurrent state is
@@ -23,6 +24,9 @@ State = tuple[torch.Tensor, ...]
 
 Step = Callable[[torch.Tensor, State], tuple[torch.Tensor, State]]
 """(last tokens (B, K) int64, state) -> (logits (B, K, V) of the next token in any float type, the state after it)."""
+
+Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(log-probabilities (B, K, V), forbidden ones -inf; which chains ended (B, K)) -> each chain's next token (B, K)."""
 
 Watch = Callable[[int, torch.Tensor, torch.Tensor], None]
 """Takes step (from 0), tokens (B, K, step + 1) and log-probabilities (B, K) of the live hypotheses; -inf: none."""
@@ -57,15 +61,16 @@ def search(
     options: SearchOptions,
     watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
-    """The best hypotheses of each image, best first: greedy search where the beam size is 1, beam search elsewhere.
+    """The best hypotheses of each image, best first, by `options.method`; beam search with a beam of 1 is greedy.
 
     `state` is the initial one, (B, 1, ...); `never` are tokens that may not be produced (list `start` too); `watch`
-    is shown each step's live hypotheses. An image gets at most `beam_size` hypotheses, at least one, and unfinished
-    ones only if none finished.
+    is shown each step's live hypotheses. An image gets at most `beam_size` hypotheses, at least one, all different, and
+    unfinished ones only if none finished.
 
     Raises CaptionerError where the model's probabilities are not finite or leave an image no possible hypothesis.
     """
-    method = greedy_search if options.beam_size == 1 else beam_search
+    methods = {"beam": beam_search if options.beam_size > 1 else greedy_search, "diverse": diverse_search}
+    method = methods.get(options.method, sampling_search)
     return method(step, state, start=start, end=end, never=never, options=options, watch=watch)
 
 
@@ -81,18 +86,100 @@ def greedy_search(
     watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
     """One hypothesis per image: the most probable token at each step; arguments and errors as in `search`."""
+
+    def most_probable(log_probabilities: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return log_probabilities.argmax(-1)
+
+    return _follow(
+        step, state, most_probable, chains=1, start=start, end=end, never=never, options=options, watch=watch
+    )
+
+
+@torch.inference_mode()
+def diverse_search(
+    step: Step,
+    state: State,
+    *,
+    start: int,
+    end: int,
+    never: Iterable[int] = (),
+    options: SearchOptions,
+    watch: Watch | None = None,
+) -> list[list[Hypothesis]]:
+    """`beam_size` greedy searches that keep apart; arguments and errors as in `search`.
+
+    Each pays `diversity`, in log-probability, for every search before it that takes the same token at the same step
+    (Vijayakumar et al. 2018, "Diverse Beam Search", algorithm 1 with groups of one and the Hamming penalty).
+    What is paid counts in choosing tokens only: hypotheses are ranked by the model's own probabilities.
+    """
+
+    def apart(log_probabilities: torch.Tensor, ended: torch.Tensor) -> torch.Tensor:
+        paid = torch.zeros_like(log_probabilities[:, 0])
+        tokens = torch.empty_like(ended, dtype=torch.int64)
+        for chain in range(options.beam_size):
+            tokens[:, chain] = (log_probabilities[:, chain] - paid).argmax(-1)
+            price = options.diversity * ~ended[:, chain, None]  # what ended takes no more tokens
+            paid.scatter_add_(1, tokens[:, chain, None], price)
+        return tokens
+
+    return _follow(
+        step, state, apart, chains=options.beam_size, start=start, end=end, never=never, options=options, watch=watch
+    )
+
+
+@torch.inference_mode()
+def sampling_search(
+    step: Step,
+    state: State,
+    *,
+    start: int,
+    end: int,
+    never: Iterable[int] = (),
+    options: SearchOptions,
+    watch: Watch | None = None,
+) -> list[list[Hypothesis]]:
+    """`beam_size` hypotheses drawn with torch's global generator; arguments and errors as in `search`.
+
+    Log-probabilities are divided by `temperature` first; then only the most probable tokens remain, as few as have
+    `nucleus` of the probability together (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration",
+    section 3.1). Hypotheses are ranked by the model's own probabilities, and what is drawn twice counts once.
+    """
+
+    def draw(log_probabilities: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return _draw(log_probabilities, temperature=options.temperature, nucleus=options.nucleus)
+
+    return _follow(
+        step, state, draw, chains=options.beam_size, start=start, end=end, never=never, options=options, watch=watch
+    )
+
+
+def _follow(
+    step: Step,
+    state: State,
+    choose: Choose,
+    *,
+    chains: int,
+    start: int,
+    end: int,
+    never: Iterable[int],
+    options: SearchOptions,
+    watch: Watch | None,
+) -> list[list[Hypothesis]]:
+    """Hypotheses that grow side by side, none replaced by another: `chains` of them for each image."""
     if not len(state[0]):
         return []
-    tokens = torch.full((len(state[0]), 1), start, device=state[0].device)
+    state = tuple(part.expand(-1, chains, *part.shape[2:]) for part in state)
+    tokens = torch.full((len(state[0]), chains), start, device=state[0].device)
     forbidden = torch.tensor(list(never), dtype=torch.int64, device=tokens.device)
     ended = torch.zeros_like(tokens, dtype=torch.bool)
     path: list[torch.Tensor] = []
     log_path: list[torch.Tensor] = []
     for index in range(options.max_length + 1):
         logits, state = step(tokens, state)
-        log_probabilities, tokens = _log_probabilities(logits, forbidden).max(-1)
+        log_probabilities = _log_probabilities(logits, forbidden)
+        tokens = choose(log_probabilities, ended)
         path.append(tokens)
-        log_path.append(log_probabilities)
+        log_path.append(log_probabilities.gather(-1, tokens.unsqueeze(-1)).squeeze(-1))
         ended |= tokens == end
         if watch and index < options.max_length:
             live = torch.stack(log_path, -1).sum(-1).masked_fill(ended, -math.inf)
@@ -100,15 +187,17 @@ def greedy_search(
         if ended.all():  # the one sync of a step
             break
     results = []
-    for image, (words, logs) in enumerate(
-        zip(torch.cat(path, 1).tolist(), torch.cat(log_path, 1).tolist(), strict=True)
-    ):
-        finished = end in words
-        length = words.index(end) if finished else options.max_length
-        counted = logs[: length + finished]
-        if not all(map(math.isfinite, counted)) or math.isnan(logs[length]):
-            raise not_finite(image)
-        results.append([_hypothesis(words[:length], counted, finished, options)])
+    for image, group in enumerate(zip(torch.stack(path, -1).tolist(), torch.stack(log_path, -1).tolist(), strict=True)):
+        found = {}
+        for words, logs in zip(*group, strict=True):
+            finished = end in words
+            length = words.index(end) if finished else options.max_length
+            counted = logs[: length + finished]
+            if not all(map(math.isfinite, counted)) or math.isnan(logs[length]):
+                raise not_finite(image)
+            found[tuple(words[:length]), finished] = _hypothesis(words[:length], counted, finished, options)
+        finished_ones = [hypothesis for hypothesis in found.values() if hypothesis.finished]
+        results.append(sorted(finished_ones or found.values(), key=lambda hypothesis: -hypothesis.score))
     return results
 
 
@@ -224,15 +313,26 @@ def sample(
     path = []
     for _ in range(max_length):
         logits, state = step(tokens, state)
-        if not logits.isfinite().all():  # multinomial has no sentence for it
+        if not logits.isfinite().all():
             raise not_finite(int((~logits.isfinite()).flatten(1).any(1).nonzero()[0]))
-        probabilities = _log_probabilities(logits / temperature, forbidden).exp()
-        tokens = torch.multinomial(probabilities.flatten(0, 1), 1).view_as(tokens).masked_fill(ended, end)
+        tokens = _draw(_log_probabilities(logits, forbidden), temperature=temperature).masked_fill(ended, end)
         path.append(tokens)
         ended |= tokens == end
         if ended.all():  # the one sync of a step
             break
     return torch.stack(path, -1)
+
+
+def _draw(log_probabilities: torch.Tensor, *, temperature: float, nucleus: float = 1.0) -> torch.Tensor:
+    """Log-probabilities (B, K, V) -> tokens (B, K) drawn as `sampling_search` says."""
+    probabilities = (log_probabilities / temperature).softmax(-1)
+    if nucleus < 1:
+        ordered, places = probabilities.sort(-1, descending=True)
+        beyond = ordered.cumsum(-1) - ordered >= nucleus  # those before it have enough
+        probabilities = probabilities.masked_fill(beyond.scatter(-1, places, beyond), 0)
+    # Where nothing is possible multinomial would fail; what is drawn there instead has a logarithm that gives it away.
+    probabilities = torch.where(probabilities.isfinite(), probabilities, 1)
+    return torch.multinomial(probabilities.flatten(0, 1), 1).view(probabilities.shape[:2])
 
 
 def _log_probabilities(logits: torch.Tensor, forbidden: torch.Tensor) -> torch.Tensor:

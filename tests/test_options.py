@@ -49,7 +49,7 @@ def test_a_wrong_value_is_named_with_what_would_be_right(cls, values, message):
 def test_a_field_from_the_future_is_refused():
     """A model file with an option this version does not know is not silently misread."""
     with pytest.raises(OptionError, match="newer version"):
-        from_dict(SearchOptions, {"beam_size": 3, "temperature": 1.0})
+        from_dict(SearchOptions, {"beam_size": 3, "telepathy": 1.0})
 
 
 def test_only_what_was_given_counts_as_given():

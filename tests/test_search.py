@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,9 @@ INF = math.inf
 # Derandomised: a float32 and a float64 search could part ways at a near-tie, once in many thousand random models.
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 10**6)
+every_method = pytest.mark.parametrize(
+    ("beam", "method"), [(1, "beam"), (3, "beam"), (3, "diverse"), (1, "sample"), (3, "sample")]
+)
 penalties = st.sampled_from([0.0, 0.3, 0.7, 1.0, 2.0])
 
 
@@ -161,9 +165,9 @@ GARDEN = {
 }
 
 
-def run_table(rows, method=search, vocabulary=8, never=(START, PAD), batch=1, **options):
+def run_table(rows, by=search, vocabulary=8, never=(START, PAD), batch=1, **options):
     table = Table(rows, vocabulary)
-    found = method(table, table.state(batch), start=START, end=END, never=never, options=SearchOptions(**options))
+    found = by(table, table.state(batch), start=START, end=END, never=never, options=SearchOptions(**options))
     return found, table
 
 
@@ -272,7 +276,7 @@ def test_search_goes_on_while_a_longer_hypothesis_can_win():
         CAT: {RUNS: 1.0},
         RUNS: {END: 1.0},
     }
-    [found], _ = run_table(rows, method=beam_search, beam_size=1, max_length=6, length_penalty=1.0)
+    [found], _ = run_table(rows, by=beam_search, beam_size=1, max_length=6, length_penalty=1.0)
     assert found[0].tokens == (A, DOG, CAT, RUNS)
     assert found[0].score == pytest.approx(math.log(0.2) / 5, abs=1e-6)
 
@@ -397,6 +401,123 @@ def test_rescoring_agrees(seed, words, beam, penalty, end_bias):
         assert hypothesis.score == pytest.approx(sum(logs) / len(logs) ** penalty, abs=1e-4)
 
 
+# ---- diverse search and sampling ---------------------------------------------------------------------------------------
+
+
+def slow_diverse_search(image, vocabulary, end_bias, never, options):
+    """Words and natural logs of each of the searches, one step of all of them at a time."""
+    chains = [((), []) for _ in range(options.beam_size)]
+    for _ in range(options.max_length + 1):
+        taken, after = [], []
+        for words, logs in chains:
+            if words[-1:] != (END,):
+                step = random_log_probabilities(image, (START, *words), vocabulary, end_bias, never)
+                prices = [log - options.diversity * taken.count(token) for token, log in enumerate(step)]
+                token = prices.index(max(prices))
+                taken.append(token)
+                words, logs = (*words, token), [*logs, step[token]]
+            after.append((words, logs))
+        chains = after
+    return chains
+
+
+@quick
+@given(
+    seeds,
+    st.integers(1, 8),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    penalties,
+    st.sampled_from([0.0, 0.5, 2.0, 50.0]),
+    st.sampled_from([-9.0, 0.0, 2.0]),
+)
+def test_diverse_search_equals_a_slow_one(seed, words, beam, longest, penalty, diversity, end_bias):
+    """Each search pays for the words that those before it take at the same place; what is found is ranked without."""
+    options = SearchOptions(beam, longest, penalty, method="diverse", diversity=diversity)
+    never, images = (START, PAD), [seed, seed + 1]
+    for image, found in zip(images, RandomModel(images, words + 3, end_bias).search(options), strict=True):
+        expected = {}
+        for chain, logs in slow_diverse_search(image, words + 3, end_bias, never, options):
+            finished = END in chain
+            logs = logs if finished else logs[:longest]
+            key = tuple(token for token in chain if token != END)[:longest], finished
+            expected[key] = sum(logs) / len(logs) ** penalty
+        best = {key: score for key, score in expected.items() if key[1]} or expected
+        assert_same(found, sorted(((score, key[0]) for key, score in best.items()), reverse=True))
+
+
+@quick
+@given(seeds, st.integers(1, 5), penalties)
+def test_diverse_search_without_a_price_is_greedy_search(seed, beam, penalty):
+    """All its searches then find the same, which counts once."""
+    model = RandomModel([seed, seed + 1], 8)
+    options = SearchOptions(beam, 6, penalty, method="diverse", diversity=0.0)
+    assert model.search(options) == model.search(replace(options, method="beam", beam_size=1))
+
+
+def test_a_high_price_makes_every_first_word_another():
+    """As many searches as there are words: each begins with a word of its own."""
+    rows = {START: {THE: 0.7, A: 0.2, DOG: 0.06, CAT: 0.04}}
+    [found], _ = run_table(rows, beam_size=4, method="diverse", diversity=9.0)
+    assert [h.tokens for h in found] == [(THE,), (A,), (DOG,), (CAT,)]
+    assert [math.exp(h.score) for h in found] == pytest.approx([0.7, 0.2, 0.06, 0.04], abs=1e-6)
+
+
+def draws(model, count, **options):
+    """The shares of the sentences that `count` draws find, one an image."""
+    table = Table(model, 8)
+    torch.manual_seed(5)
+    options = SearchOptions(1, 5, method="sample", **options)
+    found = search(table, table.state(count), start=START, end=END, never=(START, PAD), options=options)
+    tokens = [hypotheses[0].tokens for hypotheses in found]
+    return {sentence: tokens.count(sentence) / count for sentence in set(tokens)}
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_sampling_follows_the_models_probabilities(temperature):
+    """At a temperature of 1; at others each word's probability to the power of 1 / temperature, made to sum to 1."""
+    row = {THE: 0.5, A: 0.3, DOG: 0.2}
+    total = sum(probability ** (1 / temperature) for probability in row.values())
+    shares = draws({START: row}, 20_000, temperature=temperature)
+    expected = {(word,): probability ** (1 / temperature) / total for word, probability in row.items()}
+    assert shares == pytest.approx(expected, abs=0.015)  # four standard deviations
+
+
+@pytest.mark.parametrize(
+    ("nucleus", "expected"),
+    [
+        (0.45, {THE: 1.0}),
+        (0.55, {THE: 5 / 8, A: 3 / 8}),
+        (0.75, {THE: 5 / 8, A: 3 / 8}),
+        (0.85, {THE: 0.5, A: 0.3, DOG: 0.2}),
+    ],
+)
+def test_the_nucleus_is_the_fewest_words_with_that_probability(nucleus, expected):
+    """They keep their proportions; the others are never drawn."""
+    shares = draws({START: {THE: 0.5, A: 0.3, DOG: 0.2}}, 20_000, nucleus=nucleus)
+    assert shares == pytest.approx({(word,): share for word, share in expected.items()}, abs=0.015)
+
+
+@quick
+@given(seeds, st.integers(1, 8), st.integers(1, 6), penalties, st.sampled_from([-9.0, 0.0, 2.0]))
+def test_what_is_drawn_has_the_models_own_probabilities(seed, words, beam, penalty, end_bias):
+    """Whatever temperature and nucleus: different sentences, best first, no forbidden token, unfinished ones only alone."""
+    options = SearchOptions(beam, 5, penalty, method="sample", temperature=1.7, nucleus=0.9)
+    images = [seed, seed + 1]
+    for image, found in zip(images, RandomModel(images, words + 3, end_bias).search(options), strict=True):
+        assert len({h.tokens for h in found}) == len(found) <= beam
+        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+        assert len({h.finished for h in found}) == 1
+        for hypothesis in found:
+            assert not {START, PAD, END} & set(hypothesis.tokens)
+            logs = [
+                random_log_probabilities(image, (START, *hypothesis.tokens[:i]), words + 3, end_bias, ())[token]
+                for i, token in enumerate(hypothesis.tokens + (END,) * hypothesis.finished)
+            ]
+            assert hypothesis.log_probabilities == pytest.approx(logs, abs=1e-4)
+            assert hypothesis.score == pytest.approx(sum(logs) / len(logs) ** penalty, abs=1e-4)
+
+
 # ---- shapes, state, watching -----------------------------------------------------------------------------------------
 
 
@@ -495,28 +616,29 @@ def test_a_vocabulary_of_the_end_alone(beam):
     assert [(h.tokens, h.finished) for h in found] == [((), True)]
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_every_token_may_be_forbidden_but_the_end(beam):
+@every_method
+def test_every_token_may_be_forbidden_but_the_end(beam, method):
     """The one possible sentence is then the empty one, with the model's own probability; one step finds it."""
-    [found], table = run_table({START: {END: 0.25, A: 0.75}}, beam_size=beam, never=(0, 2, 3, 4, 5, 6, 7))
+    never = (0, 2, 3, 4, 5, 6, 7)
+    [found], table = run_table({START: {END: 0.25, A: 0.75}}, beam_size=beam, method=method, never=never)
     assert [h.tokens for h in found] == [()]
     assert math.exp(found[0].score) == pytest.approx(0.25)
     assert table.calls == 1
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_the_end_may_be_forbidden(beam):
+@every_method
+def test_the_end_may_be_forbidden(beam, method):
     """Nothing can finish then, and the unfinished hypotheses are returned."""
-    found = RandomModel([7, 8], 6).search(SearchOptions(beam, 4), never=(START, END, PAD))
+    found = RandomModel([7, 8], 6).search(SearchOptions(beam, 4, method=method), never=(START, END, PAD))
     assert all(len(h.tokens) == 4 and not h.finished for image in found for h in image)
-    assert [len(image) for image in found] == [beam, beam]
+    assert method != "beam" or [len(image) for image in found] == [beam, beam]
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_no_images(beam):
+@every_method
+def test_no_images(beam, method):
     """A batch of zero images gives an empty list, and the step function is not called."""
-    assert run_table({}, beam_size=beam, batch=0)[0] == []
-    assert run_table({}, beam_size=beam, batch=0)[1].calls == 0
+    assert run_table({}, beam_size=beam, method=method, batch=0)[0] == []
+    assert run_table({}, beam_size=beam, method=method, batch=0)[1].calls == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -533,10 +655,10 @@ def test_half_precision_logits(beam, dtype):
     assert RandomModel([1, 2], 40, dtype=dtype).search(options) == Widened([1, 2], 40, dtype=dtype).search(options)
 
 
-@pytest.mark.parametrize("beam", [1, 3])
+@every_method
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("at", [0, 1, 4])
-def test_broken_probabilities_are_an_error(beam, bad, at):
+def test_broken_probabilities_are_an_error(beam, method, bad, at):
     """Logits that are not numbers give a sentence that names the image, at whichever step they come."""
     model = RandomModel([1, 2, 3], 6, end_bias=-9.0)
 
@@ -547,14 +669,14 @@ def test_broken_probabilities_are_an_error(beam, bad, at):
         return logits, state
 
     with pytest.raises(CaptionerError, match="no finite probabilities for image 1 of"):
-        search(step, model.state(), start=START, end=END, options=SearchOptions(beam, 4))
+        search(step, model.state(), start=START, end=END, options=SearchOptions(beam, 4, method=method))
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_no_possible_hypothesis_is_an_error(beam):
+@every_method
+def test_no_possible_hypothesis_is_an_error(beam, method):
     """Where every token is forbidden there is nothing to return, and that is said."""
     with pytest.raises(CaptionerError, match="no finite probabilities"):
-        run_table(GARDEN, beam_size=beam, never=range(8))
+        run_table(GARDEN, beam_size=beam, method=method, never=range(8))
 
 
 def test_a_hypothesis_is_a_value():
