@@ -5,7 +5,7 @@ search found is the caption (`SearchOptions.rerank`). It knows how a sentence en
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from captioner.datasets.batches import stack_captions
 from captioner.decoder import Decoder, Memory
 from captioner.model import CaptionModel
 from captioner.options import SearchOptions
-from captioner.search import Hypothesis, not_finite, search
+from captioner.search import Hypothesis, Watch, not_finite, search
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary, readable
 
 
@@ -25,6 +25,9 @@ class Word:
 
     text: str
     probability: float
+    attention: tuple[tuple[float, ...], ...] = ()
+    """Where the model looked to write it, if that was asked for: the share of each cell of the grid, in rows from the
+    top; they sum to 1. Empty for a model without attention."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,22 @@ class Caption:
     """The other sentences the search found, best first; by both decoders where the search was to rerank."""
 
 
+@dataclass(frozen=True)
+class Branch:
+    """A beginning of a sentence that the search had among its hypotheses: a node of the search's tree."""
+
+    word: str
+    """The last word of the beginning; empty for the end of a sentence."""
+    probability: float
+    """Of that word, or of the end, after the words before it."""
+    log_probability: float
+    """Natural logarithm of the probability of the whole beginning."""
+    sentence: int | None
+    """Among the sentences found, the place of the best one that begins so; None: all that began so were given up."""
+    branches: tuple["Branch", ...] = ()
+    """What the search went on with, the most probable beginning first."""
+
+
 _ROWS = 8192
 """Most words scored together, where an image has many sequences: the logits are 330 MB at 10,000 words."""
 
@@ -55,8 +74,51 @@ def caption_features(
     Raises OptionError where `options.rerank` asks for a decoder that the model does not have, and CaptionerError where
     its probabilities are not finite.
     """
+    results = _search(model, features, model.decoder.read(features), options)
+    return [_caption(hypotheses, vocabulary) for hypotheses in results]
+
+
+@torch.inference_mode()
+def explain_features(
+    model: CaptionModel,
+    features: Tensor,
+    vocabulary: Vocabulary,
+    options: SearchOptions,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[Caption, tuple[Branch, ...]]:
+    """Features (R, C) of one image -> its caption, with where the model looked for each word, and the search's tree.
+
+    `progress` is told the most probable beginning after each word. Raises what `caption_features` raises.
+    """
+    met: dict[tuple[int, ...], float] = {}
+
+    def watch(_: int, tokens: Tensor, log_probabilities: Tensor) -> None:
+        live: dict[tuple[int, ...], float] = {
+            tuple(beginning): total
+            for beginning, total in zip(tokens[0].tolist(), log_probabilities[0].tolist(), strict=True)
+            if total > -math.inf
+        }
+        met.update(live)
+        if progress and live:
+            best = max(live.items(), key=lambda item: item[1])[0]
+            progress(readable(vocabulary.decode(best)))
+
+    memory = model.decoder.read(features[None])
+    [hypotheses] = _search(model, features[None], memory, options, watch)
+    tokens = stack_captions([[[START, *hypothesis.tokens] for hypothesis in hypotheses]]).to(features.device)
+    _, attention = model.decoder.follow(tokens, memory, torch.zeros_like(tokens, dtype=torch.bool))  # no logits
+    looks: list[list[list[list[float]]]] = []  # of each hypothesis, for each word, the rows of the grid
+    if attention is not None:
+        looks = attention[0].float().view(*tokens.shape[1:], *model.encoder.grid).tolist()
+    return _caption(hypotheses, vocabulary, looks), _tree(met, hypotheses, vocabulary)
+
+
+def _search(
+    model: CaptionModel, features: Tensor, memory: Memory, options: SearchOptions, watch: Watch | None = None
+) -> list[list[Hypothesis]]:
+    """The hypotheses for features (B, R, C), and what `read` gave for them, best first by the decoders asked."""
     options.check_model(reverse=model.reverse is not None)
-    memory = model.decoder.read(features)
     results = search(
         lambda tokens, state: model.decoder.step(tokens, state, memory),
         model.decoder.start(memory),
@@ -64,10 +126,11 @@ def caption_features(
         end=END,
         never=(PAD, START, UNKNOWN),
         options=options,
+        watch=watch,
     )
     if options.rerank and model.reverse is not None and results:
         results = _rerank(results, model.reverse, model.reverse.read(features), options)
-    return [_caption(hypotheses, vocabulary) for hypotheses in results]
+    return results
 
 
 def sequence_log_probabilities(
@@ -117,14 +180,52 @@ def _rerank(
     return ranked
 
 
-def _caption(hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary) -> Caption:
-    """The first hypothesis as a caption, the others as its alternatives."""
+def _caption(
+    hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary, looks: Sequence[Sequence[Sequence[Sequence[float]]]] = ()
+) -> Caption:
+    """The first hypothesis as a caption, the others as its alternatives; `looks`: where each looked for each word."""
     first, *others = hypotheses
     words = vocabulary.decode(first.tokens)
+    grids = [tuple(map(tuple, rows)) for rows in looks[0]] if looks else [()] * len(words)
     return Caption(
         text=readable(words),
         log_probability=first.log_probability,
-        words=tuple(Word(word, math.exp(p)) for word, p in zip(words, first.log_probabilities, strict=False)),
+        words=tuple(
+            Word(word, math.exp(p), grid)
+            for word, p, grid in zip(words, first.log_probabilities, grids, strict=False)  # logs: the end's too
+        ),
         word_probability=math.exp(first.log_probability / max(1, len(first.log_probabilities))),
-        alternatives=tuple(_caption([other], vocabulary) for other in others),
+        alternatives=tuple(
+            _caption([other], vocabulary, looks[place : place + 1]) for place, other in enumerate(others, 1)
+        ),
     )
+
+
+def _tree(
+    met: dict[tuple[int, ...], float], hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary
+) -> tuple[Branch, ...]:
+    """The beginnings that a search met, with their log-probabilities, and the sentences it found -> the first words."""
+    totals = dict(met)
+    sentences: dict[tuple[int, ...], int] = {}
+    for place, hypothesis in enumerate(hypotheses):
+        path = hypothesis.tokens + (END,) * hypothesis.finished
+        for length in range(1, len(path) + 1):
+            totals[path[:length]] = sum(hypothesis.log_probabilities[:length])
+            sentences.setdefault(path[:length], place)
+    followers: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for beginning in sorted(totals, key=lambda beginning: -totals[beginning]):
+        followers.setdefault(beginning[:-1], []).append(beginning)
+
+    def branches(before: tuple[int, ...]) -> tuple[Branch, ...]:
+        return tuple(
+            Branch(
+                word="" if beginning[-1] == END else vocabulary.decode(beginning[-1:])[0],
+                probability=math.exp(totals[beginning] - totals.get(before, 0.0)),
+                log_probability=totals[beginning],
+                sentence=sentences.get(beginning),
+                branches=branches(beginning),
+            )
+            for beginning in followers.get(before, [])
+        )
+
+    return branches(())

@@ -137,6 +137,19 @@ def fit(picture: Image.Image, options: ImageOptions) -> Image.Image:
     return square
 
 
+def seen(size: tuple[int, int], options: ImageOptions) -> tuple[float, float, float, float]:
+    """Where the square that `fit` makes lies on a picture of `size` (width, height): left, top, right, bottom.
+
+    In shares of the picture's width and height: 0, 0, 1, 1 is the whole picture; below 0 and above 1 is padding.
+    """
+    width, height = size
+    if options.fit == "squash":
+        return 0.0, 0.0, 1.0, 1.0
+    side = min(size) if options.fit == "crop" else max(size)
+    x, y = (1 - side / width) / 2, (1 - side / height) / 2
+    return x, y, 1 - x, 1 - y
+
+
 def to_tensor(source: ImageSource, options: ImageOptions) -> "torch.Tensor":
     """The picture as (3, size, size) uint8, RGB in 0..255, contiguous; raises ImageError as `read_image` does."""
     import torch  # here alone, so that what only reads pictures starts in a moment

@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, overload
 
@@ -11,12 +12,22 @@ from torch import Tensor
 
 from captioner.checkpoint import ModelFile, load_model, model_path
 from captioner.device import pick_device
-from captioner.generation import Caption, caption_features
+from captioner.generation import Branch, Caption, caption_features, explain_features
 from captioner.images import ImageSource, to_tensor
 from captioner.options import MODELS, ImageOptions, SearchOptions
 
 BATCH = 16
 """Pictures that go through the network together."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A caption, and how it came about."""
+
+    caption: Caption
+    """Its words, and those of its alternatives, say where the model looked."""
+    tree: tuple[Branch, ...]
+    """The first words that the search tried, and what it went on with."""
 
 
 class Captioner:
@@ -79,6 +90,25 @@ class Captioner:
     def read(self, image: ImageSource) -> Tensor:
         """A picture as the model's encoder wants it: uint8 (3, size, size). Raises ImageError."""
         return to_tensor(image, self.image)
+
+    def explain(
+        self, image: ImageSource, *, search: SearchOptions | None = None, progress: Callable[[str], None] | None = None
+    ) -> Explanation:
+        """One picture -> its caption, where the model looked for each word, and which sentences it tried.
+
+        `progress` is told the most probable beginning of the caption after each word. Raises ImageError.
+        """
+        return self.explain_pixels(self.read(image), search=search, progress=progress)
+
+    def explain_pixels(
+        self, pixels: Tensor, *, search: SearchOptions | None = None, progress: Callable[[str], None] | None = None
+    ) -> Explanation:
+        """`explain` for a picture that `read` prepared."""
+        with self._lock, torch.inference_mode():
+            features = self.file.model.encode(pixels[None].to(self.device))[0]
+            options = search or self.file.search
+            found = explain_features(self.file.model, features, self.file.vocabulary, options, progress=progress)
+        return Explanation(*found)
 
     def caption_pixels(self, pixels: Sequence[Tensor], *, search: SearchOptions | None = None) -> list[Caption]:
         """Pictures that `read` prepared, as one batch -> their captions. The caller chooses the size of the batch."""

@@ -8,11 +8,12 @@ import torch
 
 from captioner import generation
 from captioner.errors import CaptionerError, OptionError
-from captioner.generation import caption_features, sequence_log_probabilities
+from captioner.generation import caption_features, explain_features, sequence_log_probabilities
 from captioner.model import CaptionModel
 from captioner.options import SearchOptions
 from captioner.text import END, START
 
+EVERY_METHOD = [SearchOptions(1, 7), SearchOptions(4, 7), SearchOptions(4, 7, method="diverse")]
 BEAM = SearchOptions(beam_size=6, max_length=7)
 
 
@@ -164,3 +165,109 @@ def test_a_damaged_second_decoder_is_noticed(both_ways_file, features):
     model.reverse.combine.weight.data.fill_(math.nan)
     with pytest.raises(CaptionerError, match="no finite probabilities for image 0"):
         caption_features(model, features, both_ways_file.vocabulary, replace(BEAM, rerank=0.1))
+
+
+# ---- how a caption came about ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def talkative(both_ways_file):
+    """The same model in no hurry to end its sentences."""
+    model = CaptionModel(both_ways_file.model.options).eval()
+    model.load_state_dict(both_ways_file.model.state_dict())
+    model.decoder.output.bias.data[END] -= 4
+    return replace(both_ways_file, model=model)
+
+
+def everything(tree, before=()):
+    """All beginnings of a search's tree, as (words, branch)."""
+    for branch in tree:
+        words = (*before, branch.word)
+        yield words, branch
+        yield from everything(branch.branches, words)
+
+
+@pytest.mark.parametrize("options", [*EVERY_METHOD, replace(BEAM, length_penalty=1.0, rerank=0.5)])
+def test_an_explained_caption_is_the_caption(talkative, features, options):
+    """Looking on changes neither the sentence nor its probabilities, nor what else was found."""
+    captions = caption_features(talkative.model, features, talkative.vocabulary, options)
+    for image, expected in zip(features, captions, strict=True):
+        found, _ = explain_features(talkative.model, image, talkative.vocabulary, options)
+        for one, other in zip((found, *found.alternatives), (expected, *expected.alternatives), strict=True):
+            assert one.text == other.text
+            assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+            assert [word.text for word in one.words] == [word.text for word in other.words]
+
+
+@pytest.mark.parametrize("options", EVERY_METHOD)
+def test_where_the_model_looked_is_what_teacher_forcing_says(talkative, features, options):
+    """Of every word of every sentence: shares of the grid's cells in their places, that sum to 1."""
+    decoder, (rows, columns) = talkative.model.decoder, talkative.model.encoder.grid
+    for image in features[:3]:
+        found, _ = explain_features(talkative.model, image, talkative.vocabulary, options)
+        for caption in (found, *found.alternatives):
+            ids = talkative.vocabulary.encode([word.text for word in caption.words])
+            with torch.inference_mode():
+                _, attention = decoder(image[None], torch.tensor([[[START, *ids]]]))
+            for place, word in enumerate(caption.words):
+                assert sum(map(sum, word.attention)) == pytest.approx(1, abs=1e-5)
+                seen = torch.tensor(word.attention)
+                assert seen.shape == (rows, columns)
+                torch.testing.assert_close(seen.flatten(), attention[0, 0, place], atol=1e-5, rtol=0)
+
+
+def test_a_model_without_attention_looks_nowhere(small_file, features):
+    """Its words say nothing of it, and its tree is there all the same."""
+    options = replace(small_file.model.options, decoder=replace(small_file.model.options.decoder, attention="none"))
+    model = CaptionModel(options).eval()
+    caption, tree = explain_features(model, features[0], small_file.vocabulary, BEAM)
+    assert caption.words
+    assert tree
+    assert all(word.attention == () for word in caption.words)
+
+
+@pytest.mark.parametrize("options", EVERY_METHOD)
+def test_the_tree_holds_what_the_search_met(talkative, features, options):
+    """Every beginning with the model's own probability, and the sentences found as paths from the root to an end."""
+    decoder, vocabulary = talkative.model.decoder, talkative.vocabulary
+    for image in features[:4]:
+        found, tree = explain_features(talkative.model, image, vocabulary, options)
+        sentences = [tuple(word.text for word in caption.words) for caption in (found, *found.alternatives)]
+        ends = {}
+        for words, branch in everything(tree):
+            beginning = [word for word in words if word]
+            ids = vocabulary.encode(beginning) + ([END] if not branch.word else [])
+            memory = decoder.read(image[None])
+            with torch.inference_mode():
+                logits, _ = decoder.follow(torch.tensor([[[START, *ids[:-1]]]]), memory)
+            logs = logits[0, 0].log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)]
+            assert branch.log_probability == pytest.approx(logs.sum().item(), abs=1e-3)
+            assert branch.probability == pytest.approx(logs[-1].exp().item(), abs=1e-4)
+            together = [branch.log_probability for branch in branch.branches]
+            assert together == sorted(together, reverse=True)
+            begun = [place for place, sentence in enumerate(sentences) if sentence[: len(beginning)] == words]
+            if branch.word:
+                assert branch.sentence == (begun[0] if begun else None)
+            else:
+                assert not branch.branches
+                ends[words[:-1]] = branch.sentence
+        short = {place for place, sentence in enumerate(sentences) if len(sentence) < options.max_length}
+        finished = short | {*ends.values()}
+        assert ends == {sentence: place for place, sentence in enumerate(sentences) if place in finished}
+        assert {*sentences} - {()} <= {words for words, _ in everything(tree)}
+        by_length = [len(words) for words, branch in everything(tree) if branch.word]
+        assert max(map(by_length.count, by_length)) <= options.beam_size + len(sentences)
+
+
+def test_progress_tells_the_best_beginning_so_far(talkative, features):
+    """After each word, as readable text; greedy search's beginnings are those of its one sentence."""
+    said = []
+    found, _ = explain_features(
+        talkative.model, features[0], talkative.vocabulary, SearchOptions(1, 7), progress=said.append
+    )
+    assert [len(text.split()) for text in said] == sorted(len(text.split()) for text in said)
+    assert said[-1] == found.text
+    assert len(said) >= len(found.words) - 1
+    wide = []
+    explain_features(talkative.model, features[0], talkative.vocabulary, BEAM, progress=wide.append)
+    assert wide

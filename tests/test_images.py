@@ -19,8 +19,8 @@ from PIL import Image, ImageCms, ImageFile, features
 
 from captioner import images
 from captioner.errors import ImageError
-from captioner.images import find_images, fit, normalise, read_image, to_tensor
-from captioner.options import ImageOptions
+from captioner.images import find_images, fit, normalise, read_image, seen, to_tensor
+from captioner.options import FITS, ImageOptions
 from tests.hostile import encoded, noise, png, png_chunk, write_hostile_files
 
 COCO = Path(__file__).parents[2] / "shared" / "data" / "coco" / "val2017"
@@ -670,6 +670,27 @@ def test_a_large_photo_and_its_small_copy_look_the_same_with_detail(how: str) ->
     assert torch.equal(to_tensor(photo, options), to_tensor(copy, options))
     assert to_tensor(photo, options).shape == (3, 96, 96)
     assert not torch.equal(to_tensor(photo, options), to_tensor(photo, ImageOptions(fit=how, size=96)))
+
+
+@pytest.mark.parametrize("how", FITS)
+@pytest.mark.parametrize("size", [(80, 40), (40, 80), (90, 90), (97, 31)])
+@settings(max_examples=20, deadline=None)
+@given(x=st.floats(0.1, 0.9), y=st.floats(0.1, 0.9))
+def test_what_the_square_shows_is_where_it_is_said_to_be(how, size, x, y):
+    """A spot of the square lies where `seen` puts it on the picture, or the spot is padding."""
+    ramp = np.zeros((size[1], size[0], 3), np.uint8)
+    ramp[..., 0] = np.linspace(0, 255, size[0])[None]
+    ramp[..., 1] = np.linspace(0, 255, size[1])[:, None]
+    options = ImageOptions(fit=how, size=64)
+    square = np.asarray(fit(Image.fromarray(ramp), options))
+    left, top, right, bottom = seen(size, options)
+    across, down = left + x * (right - left), top + y * (bottom - top)
+    red, green, _ = square[int(y * 64), int(x * 64)]
+    if all(0.05 < share < 0.95 for share in (across, down)):
+        assert red / 255 == pytest.approx(across, abs=0.05)
+        assert green / 255 == pytest.approx(down, abs=0.05)
+    elif not all(-0.05 < share < 1.05 for share in (across, down)):
+        assert square[int(y * 64), int(x * 64)].tolist() == [round(255 * mean) for mean in options.mean]
 
 
 @pytest.mark.parametrize("size", [(80, 40), (40, 80)])
