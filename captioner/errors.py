@@ -5,7 +5,8 @@
     ├── ImageError        a picture cannot be read
     ├── DataError         a data set cannot be recognised, or has problems
     ├── ModelFileError    a model file or a resume file cannot be used
-    └── TrainingError     training cannot go on
+    ├── TrainingError     training cannot go on
+    └── BusyError         too much is waiting already
 
 A message says what was wrong, with the value, and what to do next, in one sentence that a user can act on. The
 doors (`app.py`, `train.py`, the command line, the page) print it without a traceback.
@@ -34,3 +35,7 @@ class ModelFileError(CaptionerError):
 
 class TrainingError(CaptionerError):
     """Training cannot go on."""
+
+
+class BusyError(CaptionerError):
+    """Too much is waiting already."""

@@ -45,6 +45,15 @@ class Caption:
     """The other sentences the search found, best first; by both decoders where the search was to rerank."""
 
 
+def record(caption: Caption) -> dict[str, str | float]:
+    """A caption as plain values for JSON, without its alternatives."""
+    return {
+        "caption": caption.text,
+        "log_probability": round(caption.log_probability, 4),
+        "word_probability": round(caption.word_probability, 4),
+    }
+
+
 @dataclass(frozen=True)
 class Branch:
     """A beginning of a sentence that the search had among its hypotheses: a node of the search's tree."""

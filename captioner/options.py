@@ -241,10 +241,13 @@ class TrainingOptions(_Checked):
 
 @dataclass(frozen=True)
 class WebOptions(_Checked):
-    """Where the page is served, and with which example photos."""
+    """Where the page is served, to whom, and with which example photos."""
 
     host: str = option("127.0.0.1", "address to serve; 0.0.0.0 lets other machines in")
     port: int = option(7860, "port to serve; 0 takes a free one", minimum=0, maximum=65_535)
+    auth: str | None = option(
+        None, "ask everybody for this name and password (HTTP basic authentication)", metavar="NAME:PASSWORD"
+    )
     examples: str | None = option(
         None, "folder with example photos of your own (default: the ones that come with Gradio)", metavar="FOLDER"
     )

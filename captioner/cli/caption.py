@@ -78,16 +78,9 @@ def _read(captioner: "Captioner", photos: list[str]) -> Iterator[tuple[str, "Ten
 
 def _record(path: str, caption: "Caption") -> dict[str, Any]:
     """A caption as `--json` prints it."""
-    alternatives = [_record_of(other) for other in caption.alternatives]
-    return {"path": path, **_record_of(caption), "alternatives": alternatives}
+    from captioner.generation import record
 
-
-def _record_of(caption: "Caption") -> dict[str, Any]:
-    return {
-        "caption": caption.text,
-        "log_probability": round(caption.log_probability, 4),
-        "word_probability": round(caption.word_probability, 4),
-    }
+    return {"path": path, **record(caption), "alternatives": [record(other) for other in caption.alternatives]}
 
 
 def _one_line(path: str) -> str:

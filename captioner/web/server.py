@@ -1,11 +1,15 @@
-"""One FastAPI application: the Gradio page at /, and whatever stands beside it.
+"""One FastAPI application: the Gradio page at /, the API at /api/caption with its description at /docs.
 
 Promises: the browser is told to ask nobody but this server for anything, and this server never fetches an address
-that a visitor gives. Uploads are deleted after an hour at the latest, and all of them when the server stops.
+that a visitor gives. Uploads are deleted after an hour at the latest, and all of them when the server stops. With a
+password, everything wants it but /health.
 """
 
+import base64
+import binascii
 import os
 import re
+import secrets
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -14,17 +18,21 @@ import gradio as gr
 import jinja2
 import uvicorn
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from gradio.routes import App as GradioApp
 from gradio.routes import templates
-from starlette.datastructures import MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+import captioner
 from captioner.errors import OptionError
 from captioner.images import MAX_BYTES
 from captioner.options import WebOptions
 from captioner.predictor import Captioner
+from captioner.web.api import add_api
 from captioner.web.page import CSS, HEAD, build_page, model_line, theme
+from captioner.web.queue import ModelQueue
 
 _CLOSED = re.compile(
     r"/gradio_api/(file=\s*https?:|proxy=|stream/|deep_link|process_recording|undo-vibe|vibe)|/monitoring",
@@ -39,22 +47,21 @@ _POLICY = (
 """Content-Security-Policy: everything from this server, and what Gradio's frontend needs to run at all."""
 
 
-def create_app(captioners: Mapping[str, Captioner], options: WebOptions) -> FastAPI:
-    """The application, with the page of these models at / and `{"status": "ok"}` at /health.
+def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: ModelQueue | None = None) -> FastAPI:
+    """The application: the page of these models at /, their API at /api/caption, both through one queue.
 
-    `captioners` are named as visitors choose them, and the page begins with the first. Whichever is chosen, its
-    captions come through one queue, one at a time. Raises ImageError where `options.examples` is no folder.
+    `captioners` are named as visitors choose them, and the page begins with the first. Whoever gives a `queue` closes
+    it. Raises ImageError where `options.examples` is no folder, OptionError where `options.auth` is no name and
+    password.
     """
-    app = FastAPI(title="captioner", docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "ok"}
-
+    queue = queue or ModelQueue()
+    # FastAPI's own page of the API loads its scripts from a public server.
+    app = FastAPIOffline(title="captioner", version=captioner.__version__, docs_url="/docs", redoc_url=None)
+    add_api(app, captioners, queue)
     _strip_template()
     gr.mount_gradio_app(
         app,
-        build_page(captioners, options),
+        build_page(captioners, options, queue),
         path="/",
         footer_links=[],
         run_history=False,
@@ -67,7 +74,7 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions) -> Fast
         css=CSS,
         head=HEAD,
     )
-    app.add_middleware(_Guard)
+    app.add_middleware(_Guard, password=_password(options.auth))
     app.state.model_line = model_line(next(iter(captioners.values())))
     return app
 
@@ -126,15 +133,43 @@ def _address(host: str, listener: socket.socket) -> str:
     return f"http://{shown}:{port}"
 
 
-class _Guard:
-    """Closes the routes in _CLOSED, and sends _POLICY with everything else."""
+def _password(auth: str | None) -> bytes | None:
+    """What a browser has to send: name and password as one."""
+    if auth is not None and not all(auth.partition(":")):
+        raise OptionError("--auth is no NAME:PASSWORD: give both, with a colon between them.")
+    return None if auth is None else auth.encode()
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class _Guard:
+    """Asks for the password, closes the routes in _CLOSED, and sends _POLICY with everything else."""
+
+    def __init__(self, app: ASGIApp, password: bytes | None) -> None:
         self.app = app
+        self.password = password
+
+    def _admits(self, scope: Scope) -> bool:
+        """HTTP's basic authentication (RFC 7617), which browsers, curl and every client library know."""
+        if self.password is None or scope["path"] == "/health":
+            return True
+        kind, _, sent = Headers(scope=scope).get("authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(sent, validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        return kind.lower() == "basic" and secrets.compare_digest(given, self.password)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+        elif scope["type"] != "http":  # Gradio's page uses no web sockets
+            await send({"type": "websocket.close", "code": 1008})
+        elif not self._admits(scope):
+            refusal = JSONResponse(
+                {"error": "Name and password are wanted: send them as HTTP's basic authentication."},
+                401,
+                {"WWW-Authenticate": 'Basic realm="captioner", charset="UTF-8"'},
+            )
+            await refusal(scope, receive, send)
         elif _CLOSED.match(scope["path"]):
             await PlainTextResponse("Not found", 404)(scope, receive, send)
         else:

@@ -1,0 +1,116 @@
+"""What the page shows of a caption, as HTML: the sentences word by word, and the tree of the search.
+
+It knows captions, and nothing of Gradio. page.js brings the buttons to life: a word shows where the model looked, an
+alternative takes the first sentence's place, and sentences are copied.
+"""
+
+from html import escape
+
+from captioner.generation import Branch, Caption, Word
+from captioner.options import SearchOptions
+from captioner.predictor import Explanation
+
+EMPTY = '<p class="waiting">Its caption will appear here.</p>'
+
+Window = tuple[float, float, float, float]
+"""What the model saw of a photo: left, top, right and bottom, in shares of its width and height."""
+
+
+def growing(text: str) -> str:
+    """A sentence that is being written."""
+    return f"<p class='sentence growing' aria-busy='true'>{escape(text)}</p>"
+
+
+def problem(message: str) -> str:
+    """What is wrong with a file or a setting."""
+    if message.startswith("the picture "):  # "The picture is not a picture" would be an odd thing to read
+        message = message.replace("the picture", "This file", 1)
+    return f"<p class='problem' role='alert'>{escape(message)}</p>"
+
+
+def explained(explanation: Explanation, *, seconds: float, search: SearchOptions, window: Window, name: str) -> str:
+    """The caption of the photo called `name`, found in so many seconds, with the sentences that were considered."""
+    caption = explanation.caption
+    sentences = (caption, *caption.alternatives)
+    panels = "".join(_panel(sentence, place, seconds) for place, sentence in enumerate(sentences))
+    rows = "".join(
+        f"<tr><td><button type='button' class='pick' data-place='{place}' aria-pressed='{_flag(not place)}'>"
+        f"{escape(sentence.text) or '(no words)'}</button></td><td>{percent(sentence.word_probability)}</td></tr>"
+        for place, sentence in enumerate(sentences)
+    )
+    order = "Best first, read both ways" if search.rerank else "Most probable as a whole first"
+    table = (
+        "<table class='sentences'><caption>It considered</caption>"
+        f"<thead><tr><th scope='col'>{order}</th><th scope='col'>Per word</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
+    )
+    return (
+        f"<div class='explained' data-window='{','.join(f'{edge:.4f}' for edge in window)}' data-name='{escape(name)}'>"
+        f"<div role='status'>{panels}</div>{_ACTIONS}{table if len(sentences) > 1 else ''}</div>"
+    )
+
+
+_ACTIONS = (
+    "<p class='actions'>"
+    "<button type='button' class='copy' data-copies='text'>Copy</button>"
+    "<button type='button' class='copy' data-copies='html' title='As an HTML image with this alternative text'>"
+    "Copy alt text</button></p>"
+)
+
+
+def _panel(caption: Caption, place: int, seconds: float) -> str:
+    """One of the sentences, of which the first is shown until another is picked."""
+    chips = "".join(_chip(word) for word in caption.words)
+    hint = "Point at a word to see where the model looked." if any(word.attention for word in caption.words) else ""
+    return (
+        f"<div class='panel' data-place='{place}'{' hidden' if place else ''}>"
+        f"<p class='sentence'>{escape(caption.text) or '(It found no words.)'}</p>"
+        f"<p class='sure'>{percent(caption.word_probability)} mean probability per word, in {seconds:.2f} s</p>"
+        f"<div class='words' role='group' aria-label='The words, with their probabilities'>{chips}</div>"
+        f"<p class='hint'>{hint}</p></div>"
+    )
+
+
+def _chip(word: Word) -> str:
+    """A word as a button, with its probability, and where the model looked as numbers from 0 to 255, row by row."""
+    look = ""
+    if word.attention:
+        most = max(map(max, word.attention))
+        cells = ",".join(str(round(255 * share / most)) for row in word.attention for share in row)
+        look = f" data-look='{cells}' data-columns='{len(word.attention[0])}' aria-pressed='false'"
+    return (
+        f"<button type='button' class='word'{look}{'' if look else ' disabled'}>{escape(word.text)} "
+        f"<span>{percent(word.probability)}</span></button>"
+    )
+
+
+def searched(explanation: Explanation) -> str:
+    """The tree of the search: nested lists, each word with its probability, what was given up paler."""
+    return (
+        "<p class='hint'>Each word with its probability after the words before it. Bold is the caption, plain are the "
+        "other sentences it considered, pale is what it gave up.</p>"
+        f"<div class='tree' tabindex='0' role='group' aria-label='The tree of the search'>{_branches(explanation.tree)}"
+        "</div>"
+    )
+
+
+def _branches(branches: tuple[Branch, ...]) -> str:
+    return f"<ul>{''.join(map(_branch, branches))}</ul>" if branches else ""
+
+
+def _branch(branch: Branch) -> str:
+    fate = "lost" if branch.sentence is None else "found" if branch.sentence else "best"
+    word = escape(branch.word) or "<abbr title='The sentence ends here'>end</abbr>"
+    return (
+        f"<li><span class='{fate}'>{word} <small>{percent(branch.probability)}</small></span>"
+        f"{_branches(branch.branches)}</li>"
+    )
+
+
+def percent(probability: float) -> str:
+    """A probability as people read it."""
+    return f"{100 * probability:.0f}%" if probability >= 0.005 or not probability else "<1%".replace("<", "&lt;")
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,195 @@
+"""One photo: its caption as it is written, where the model looked for each word, how the search went; and a second
+opinion beside the first, by another model or another search.
+
+Promises: whatever file is given, the page answers with a caption or with a sentence and goes on working.
+"""
+
+import os
+import queue as queues
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from captioner.errors import CaptionerError, ImageError, OptionError
+from captioner.images import find_images, read_image, seen
+from captioner.options import WebOptions
+from captioner.predictor import Captioner
+from captioner.web.html import EMPTY, explained, growing, problem, searched
+from captioner.web.queue import ModelQueue
+from captioner.web.settings import Settings, build_settings, chosen
+
+EXAMPLES = 12
+"""Most example photos on the page."""
+
+_SHOWN = 1024
+"""Longest side, in pixels, of the copies that the page makes: of examples, and of photos no browser can show."""
+
+_BROWSERS_SHOW = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
+"""How files begin that every browser shows; others (HEIC, TIFF ...) are shown as a copy."""
+
+_TOGETHER = 8
+"""Visitors whose photos are read at a time; the models' own queue decides who is captioned when."""
+
+
+def build_photo(captioners: Mapping[str, Captioner], options: WebOptions, queue: ModelQueue) -> None:
+    """The controls for one photo, inside the page. Raises ImageError where `options.examples` is no folder."""
+    with gr.Row(elem_id="main"):
+        with gr.Column(scale=1, min_width=300):
+            photo = gr.Image(
+                type="filepath",
+                format="png",
+                sources=["upload", "webcam", "clipboard"],
+                label="Photo",
+                placeholder="# Drop a photo here\nor choose one, or paste it",
+                buttons=["fullscreen"],
+                alt_text="The photo to describe",
+                height=400,
+                elem_id="photo",
+            )
+            # Gradio's example in its API description is a picture on GitHub.
+            photo.example_payload = photo.example_value = lambda: None  # type: ignore[method-assign]
+            _examples(photo, options)
+        with gr.Column(scale=1, min_width=300):
+            result, tree, settings = _side(captioners, "")
+            compare = gr.Checkbox(label="Compare with other settings", elem_id="compare")
+        with gr.Column(scale=1, min_width=300, visible=False) as beside:
+            other_result, other_tree, other_settings = _side(captioners, "-beside")
+
+    def caption(file: dict[str, Any] | None, *values: Any) -> Iterator[tuple[Any, Any, Any]]:
+        yield from _caption(captioners, queue, file, values)
+
+    def caption_beside(file: dict[str, Any] | None, comparing: Any, *values: Any) -> Iterator[tuple[Any, Any]]:
+        if comparing is True:
+            for _, *shown in _caption(captioners, queue, file, values):
+                yield shown[0], shown[1]
+
+    _on_change(caption, photo, settings, [photo, *settings.inputs], [photo, result, tree], name="caption")
+    others = [photo, compare, *other_settings.inputs]
+    _on_change(caption_beside, photo, other_settings, others, [other_result, other_tree], also=[compare.input])
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    compare.input(lambda on: gr.update(visible=on is True), compare, beside, preprocess=False, **quiet)
+    photo.clear(lambda: (EMPTY, "", EMPTY, ""), outputs=[result, tree, other_result, other_tree], **quiet)
+
+
+def _side(captioners: Mapping[str, Captioner], side: str) -> tuple[gr.HTML, gr.HTML, Settings]:
+    """A caption's place, its tree's, and its settings."""
+    result = gr.HTML(EMPTY, elem_id=f"result{side}", elem_classes="result")
+    settings = build_settings(captioners, side)
+    with gr.Accordion("How it searched", open=False, elem_id=f"searched{side}"):
+        tree = gr.HTML("", elem_id=f"tree{side}")
+    return result, tree, settings
+
+
+def _on_change(
+    answer: Callable[..., Any],
+    photo: gr.Image,
+    settings: Settings,
+    inputs: list[Any],
+    outputs: list[Any],
+    *,
+    also: list[Any] | None = None,
+    name: str | None = None,
+) -> None:
+    """Has `answer` called whenever the photo or the settings change."""
+    how: dict[str, Any] = {
+        # Gradio would open the upload to preprocess it, and answer "Error" for every file that it cannot read.
+        "preprocess": False,
+        "show_progress": "minimal",
+        "show_progress_on": outputs[-2],
+        "trigger_mode": "always_last",
+        "concurrency_limit": _TOGETHER,
+        "api_visibility": "undocumented" if name else "private",
+    }
+    gr.on(
+        # Not `upload` or `input` of the photo: neither comes for a webcam's picture or an example.
+        [photo.change, settings.again.click, *(slider.input for slider in settings.sliders), *(also or [])],
+        answer,
+        inputs=inputs,
+        outputs=outputs,
+        api_name=name,
+        **how,
+    )
+    for change in settings.changed:
+        change.then(answer, inputs=inputs, outputs=outputs, **{**how, "api_visibility": "private"})
+
+
+def _caption(
+    captioners: Mapping[str, Captioner], queue: ModelQueue, file: dict[str, Any] | None, values: tuple[Any, ...]
+) -> Iterator[tuple[Any, Any, Any]]:
+    """What becomes of the photo, its caption's place and its tree's: first the sentence as it grows, then all."""
+    if file is None:  # the photo was taken away, and `clear` or the problem below said what there is to say
+        yield gr.skip(), gr.skip(), gr.skip()
+        return
+    began = time.perf_counter()
+    try:
+        captioner, search = chosen(captioners, values)
+        data = _read(file["path"])
+        pixels = captioner.read(data)
+        sentences: queues.SimpleQueue[str | None] = queues.SimpleQueue()
+        future = queue.explain(captioner, pixels, search, sentences.put)
+        future.add_done_callback(lambda _: sentences.put(None))
+        while (text := sentences.get()) is not None:
+            yield gr.skip(), growing(text), gr.skip()
+        found = future.result()
+        seconds = time.perf_counter() - began
+        change: dict[str, Any] = {"alt_text": found.caption.text}
+        if not data.startswith(_BROWSERS_SHOW):
+            change["value"] = _small(read_image(data, at_least=_SHOWN))
+        window = seen(read_image(data, at_least=captioner.image.size).size, captioner.image)
+        name = str(file.get("orig_name") or "photo.jpg")
+        shown = explained(found, seconds=seconds, search=search, window=window, name=name)
+        yield gr.update(**change), shown, searched(found)
+    except OptionError as error:  # a slider's box was emptied to type another number, say: the photo stays
+        yield gr.skip(), problem(str(error)), ""
+    except ImageError as error:
+        yield None, problem(str(error)), ""
+    except CaptionerError as error:
+        yield gr.skip(), problem(str(error)), ""
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError("the picture is no longer here: upload it again.") from error
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    picture.thumbnail((_SHOWN, _SHOWN))
+    return picture
+
+
+def _examples(photo: gr.Image, options: WebOptions) -> None:
+    """The example photos, and a word on where they come from; nothing where there are none."""
+    if options.examples is None:
+        folder = Path(gr.__file__).parent / "media_assets" / "images"
+        paths = [folder / name for name in ("cheetah1.jpg", "lion.jpg", "tower.jpg")]
+        note = (
+            "These come with Gradio and are not what the bundled models know best: everyday scenes of people and dogs."
+        )
+    else:
+        paths = find_images(options.examples)
+        note = ""
+    with tempfile.TemporaryDirectory() as copies:  # Gradio makes copies of these copies
+        samples: list[list[str]] = []
+        for path in paths:
+            if len(samples) == EXAMPLES:
+                break
+            copy = Path(copies, str(len(samples)), path.stem + ".png")
+            try:
+                picture = _small(read_image(path, at_least=_SHOWN))
+            except ImageError:
+                continue  # the page is better with the others than not at all
+            copy.parent.mkdir()
+            picture.save(copy)
+            samples.append([os.fspath(copy)])
+        if not samples and options.examples is not None:
+            raise ImageError(f"There are no pictures in {options.examples} that can be read: name another --examples.")
+        if samples:
+            gr.Examples(samples, photo, label="Examples", examples_per_page=EXAMPLES, elem_id="examples")
+            gr.HTML(f"<p>{note}</p>", elem_id="examples-note", visible=bool(note))

@@ -1,0 +1,152 @@
+"""The one queue to the models, which the page and the API share.
+
+Promises: pictures that arrive together go through the network together; one that is alone waits for company WAIT
+seconds at most; nobody's broken picture costs another its caption; a full queue says so at once. It knows captioners,
+and nothing of pages and requests.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from captioner.errors import BusyError, CaptionerError
+from captioner.generation import Caption
+from captioner.options import SearchOptions
+from captioner.predictor import BATCH, Captioner, Explanation
+
+WAIT = 0.01
+"""Longest time, in seconds, that a picture waits for others to come."""
+
+CAPACITY = 256
+"""Most pictures that wait: 0.3 MB each, and seconds to minutes of work. More would time out before their turn."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    captioner: Captioner
+    pixels: Tensor
+    search: SearchOptions
+    explain: bool
+    progress: Callable[[str], None] | None
+    arrival: float = field(default_factory=time.monotonic)
+    answer: "Future[Any]" = field(default_factory=Future)
+
+    def goes_with(self, other: "_Job") -> bool:
+        """One pass of one network can serve both."""
+        return self.captioner is other.captioner and self.search == other.search and not (self.explain or other.explain)
+
+
+@dataclass
+class Counts:
+    """What a queue has done since it began."""
+
+    pictures: int = 0
+    batches: int = 0
+    failures: int = 0
+    refusals: int = 0
+    seconds: float = 0.0
+    """Time that the models worked."""
+
+
+class ModelQueue:
+    """Pictures in, futures of captions out; one thread works them off. Threads may share it."""
+
+    def __init__(self, *, batch: int = BATCH, wait: float = WAIT, capacity: int = CAPACITY) -> None:
+        """`batch`: most pictures that go through a network together; 1 turns batching off."""
+        self.batch, self.wait, self.capacity = batch, wait, capacity
+        self.counts = Counts()
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="captioner queue", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        """How many pictures wait."""
+        return len(self._jobs)
+
+    def caption(self, captioner: Captioner, pixels: Tensor, search: SearchOptions) -> "Future[Caption]":
+        """A picture that `captioner.read` prepared. Raises BusyError where the queue is full."""
+        return self._add(_Job(captioner, pixels, search, explain=False, progress=None))
+
+    def explain(
+        self,
+        captioner: Captioner,
+        pixels: Tensor,
+        search: SearchOptions,
+        progress: Callable[[str], None] | None = None,
+    ) -> "Future[Explanation]":
+        """The same, for `captioner.explain_pixels`; `progress` is called from the queue's thread."""
+        return self._add(_Job(captioner, pixels, search, explain=True, progress=progress))
+
+    def close(self) -> None:
+        """Ends the thread after its present work; what still waits is cancelled."""
+        with self._changed:
+            self._closed = True
+            for job in self._jobs:
+                job.answer.cancel()
+            self._jobs.clear()
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _add(self, job: _Job) -> "Future[Any]":
+        with self._changed:
+            if self._closed or len(self._jobs) >= self.capacity:
+                self.counts.refusals += 1
+                raise BusyError(f"{len(self._jobs)} pictures are waiting already: try again in a moment.")
+            self._jobs.append(job)
+            self._changed.notify_all()
+        return job.answer
+
+    def _work(self) -> None:
+        while jobs := self._next():
+            jobs = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
+            began = time.perf_counter()
+            if jobs:
+                self.counts.batches += 1
+                self.counts.pictures += len(jobs)
+                _answer(jobs)
+                self.counts.failures += sum(job.answer.exception() is not None for job in jobs)
+            self.counts.seconds += time.perf_counter() - began
+
+    def _next(self) -> list[_Job]:
+        """The next jobs that go together, once it is their time; none where the queue was closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            while self._jobs:
+                first = self._jobs[0]
+                together = [job for job in self._jobs if job is first or job.goes_with(first)][: self.batch]
+                left = first.arrival + self.wait - time.monotonic()
+                if first.explain or len(together) == self.batch or left <= 0:
+                    self._jobs = deque(job for job in self._jobs if job not in together)
+                    return together
+                self._changed.wait(left)
+            return []
+
+
+def _answer(jobs: list[_Job]) -> None:
+    """Sets the answer of each job, or what went wrong with it."""
+    first = jobs[0]
+    try:
+        if first.explain:
+            explanation = first.captioner.explain_pixels(first.pixels, search=first.search, progress=first.progress)
+            first.answer.set_result(explanation)
+        else:
+            pixels = [job.pixels for job in jobs]
+            for job, caption in zip(jobs, first.captioner.caption_pixels(pixels, search=first.search), strict=True):
+                job.answer.set_result(caption)
+    except CaptionerError as error:
+        if len(jobs) == 1:
+            first.answer.set_exception(error)
+        else:  # it may be one picture's fault: each on its own
+            for job in jobs:
+                _answer([job])
+    except Exception as error:  # a fault of ours: whoever asked is told, and the thread goes on
+        for job in jobs:
+            job.answer.set_exception(error)

@@ -1,0 +1,182 @@
+"""The promises of captioner.web.queue: company for pictures that arrive together, patience for none, room for so many."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from typing import Any
+
+import pytest
+import torch
+
+from captioner.checkpoint import ModelFile
+from captioner.errors import BusyError, CaptionerError
+from captioner.options import SearchOptions
+from captioner.predictor import Captioner
+from captioner.web.queue import ModelQueue
+
+SEARCH = SearchOptions(beam_size=2, max_length=5)
+
+
+class Watched(Captioner):
+    """A real captioner that notes the batches it is given, and waits at a gate before each."""
+
+    def __init__(self, file: ModelFile) -> None:
+        super().__init__(file, torch.device("cpu"))
+        self.batches: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def caption_pixels(self, pixels: Any, **rest: Any) -> Any:
+        self.batches.append(len(pixels))
+        self.entered.set()
+        assert self.gate.wait(20)
+        if any((picture == 255).all() for picture in pixels):
+            raise CaptionerError("A white picture.")
+        return super().caption_pixels(pixels, **rest)
+
+
+@pytest.fixture
+def watched(small_file: ModelFile) -> Watched:
+    return Watched(small_file)
+
+
+@pytest.fixture
+def queue() -> Iterator[ModelQueue]:
+    queue = ModelQueue(batch=4, capacity=10)
+    yield queue
+    queue.close()
+
+
+def pictures(count: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8, generator=generator) for _ in range(count)]
+
+
+def occupied(queue: ModelQueue, watched: Watched) -> Any:
+    """Shuts the gate behind a first picture, so that what comes next has to wait."""
+    watched.gate.clear()
+    first = queue.caption(watched, pictures(1)[0], SEARCH)
+    assert watched.entered.wait(20)
+    return first
+
+
+def test_captions_are_those_of_the_captioner(queue: ModelQueue, watched: Watched) -> None:
+    """Each picture gets its own, whatever came with it."""
+    sent = pictures(9)
+    expected = [Captioner.caption_pixels(watched, [picture], search=SEARCH)[0].text for picture in sent]
+    watched.batches.clear()
+    futures = [queue.caption(watched, picture, SEARCH) for picture in sent]
+    assert [future.result(20).text for future in futures] == expected
+    assert (queue.counts.pictures, queue.counts.failures) == (9, 0)
+
+
+def test_pictures_that_wait_go_together(queue: ModelQueue, watched: Watched) -> None:
+    """In batches of four at most; those of another search are not mixed in, and lose no turn."""
+    occupied(queue, watched)
+    other = SearchOptions(beam_size=1, max_length=4)
+    futures = [queue.caption(watched, picture, SEARCH) for picture in pictures(3)]
+    futures.append(queue.caption(watched, pictures(1)[0], other))
+    futures += [queue.caption(watched, picture, SEARCH) for picture in pictures(3)]
+    assert len(queue) == 7
+    watched.gate.set()
+    for future in futures:
+        future.result(20)
+    assert watched.batches == [1, 4, 1, 2]
+    assert (queue.counts.pictures, queue.counts.batches) == (8, 4)
+
+
+def test_who_is_alone_does_not_wait_long(watched: Watched) -> None:
+    """`wait` seconds, not until a batch is full; and company that comes in that time is taken along."""
+    queue = ModelQueue(batch=4, wait=0.4)
+    began = time.monotonic()
+    futures = [queue.caption(watched, picture, SEARCH) for picture in pictures(2)]
+    for future in futures:
+        future.result(20)
+    assert time.monotonic() - began >= 0.4
+    assert watched.batches == [2]
+    queue.close()
+
+
+def test_a_full_batch_waits_for_nobody(watched: Watched) -> None:
+    """Its time has come when nothing more fits in."""
+    queue = ModelQueue(batch=2, wait=60)
+    for future in [queue.caption(watched, picture, SEARCH) for picture in pictures(2)]:
+        future.result(20)
+    queue.close()
+
+
+def test_a_full_queue_says_so_at_once(queue: ModelQueue, watched: Watched) -> None:
+    """And has room again when its work is done."""
+    occupied(queue, watched)
+    futures = [queue.caption(watched, picture, SEARCH) for picture in pictures(10)]
+    with pytest.raises(BusyError, match="10 pictures are waiting already: try again"):
+        queue.caption(watched, pictures(1)[0], SEARCH)
+    assert queue.counts.refusals == 1
+    watched.gate.set()
+    for future in futures:
+        future.result(20)
+    assert queue.caption(watched, pictures(1)[0], SEARCH).result(20)
+
+
+def test_a_broken_picture_costs_the_others_nothing(queue: ModelQueue, watched: Watched) -> None:
+    """Its companions get their captions, and it gets its error."""
+    occupied(queue, watched)
+    white = torch.full((3, 64, 64), 255, dtype=torch.uint8)
+    futures = [queue.caption(watched, picture, SEARCH) for picture in (*pictures(2), white)]
+    watched.gate.set()
+    assert all(future.result(20).text is not None for future in futures[:2])
+    with pytest.raises(CaptionerError, match="A white picture"):
+        futures[2].result(20)
+    assert queue.counts.failures == 1
+
+
+def test_a_fault_of_ours_does_not_end_the_queue(
+    queue: ModelQueue, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked is told, and the next is served."""
+    with monkeypatch.context() as patch:
+        patch.setattr(watched, "explain_pixels", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            queue.explain(watched, pictures(1)[0], SEARCH).result(20)
+    assert queue.caption(watched, pictures(1)[0], SEARCH).result(20)
+
+
+def test_who_gives_up_is_not_served(queue: ModelQueue, watched: Watched) -> None:
+    """A cancelled picture costs the model nothing."""
+    occupied(queue, watched)
+    futures = [queue.caption(watched, picture, SEARCH) for picture in pictures(3)]
+    assert futures[1].cancel()
+    watched.gate.set()
+    assert futures[0].result(20)
+    assert futures[2].result(20)
+    assert watched.batches == [1, 2]
+
+
+def test_an_explanation_comes_through_the_same_queue(queue: ModelQueue, watched: Watched) -> None:
+    """With its progress, after what came before it."""
+    said: list[str] = []
+    occupied(queue, watched)
+    future = queue.explain(watched, pictures(1)[0], SEARCH, said.append)
+    assert not future.done()
+    watched.gate.set()
+    found = future.result(20)
+    expected = watched.explain_pixels(pictures(1)[0], search=SEARCH)
+    assert found.caption.text == expected.caption.text
+    assert found.tree
+    assert len(said) <= SEARCH.max_length
+
+
+def test_closing_ends_what_waits(small_file: ModelFile) -> None:
+    """Nobody is left waiting for an answer that will not come, and nothing more is taken."""
+    watched, queue = Watched(small_file), ModelQueue()
+    first = occupied(queue, watched)
+    second = queue.caption(watched, pictures(1)[0], SEARCH)
+    threading.Timer(0.2, watched.gate.set).start()
+    queue.close()
+    assert first.result(20)
+    with pytest.raises(CancelledError):
+        second.result(20)
+    with pytest.raises(BusyError):
+        queue.caption(watched, pictures(1)[0], SEARCH)
