@@ -79,7 +79,7 @@ def test_pictures_that_wait_go_together(queue: ModelQueue, watched: Watched) -> 
     futures = [queue.caption(watched, picture, SEARCH) for picture in pictures(3)]
     futures.append(queue.caption(watched, pictures(1)[0], other))
     futures += [queue.caption(watched, picture, SEARCH) for picture in pictures(3)]
-    assert len(queue) == 7
+    assert queue.waiting == 7
     watched.gate.set()
     for future in futures:
         future.result(20)

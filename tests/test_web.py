@@ -32,7 +32,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from captioner.web import server
-from captioner.web.page import EXAMPLES
+from captioner.web.photo import EXAMPLES
 from captioner.web.server import create_app
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +64,7 @@ class Visitor:
 
     def __init__(self, client: TestClient) -> None:
         self.client = client
+        self.grown: list[Any] = []
         config = client.get("/config").json()
         self.root = config["root"]
         self.function = next(part["id"] for part in config["dependencies"] if part["api_name"] == "caption")
@@ -80,14 +81,19 @@ class Visitor:
         max_length: Any = 7,
         length_penalty: Any = 0.0,
         rerank: Any = 0.0,
+        diversity: Any = 1.0,
+        temperature: Any = 1.0,
+        nucleus: Any = 1.0,
         *others: Any,
         model: Any = "first",
+        method: Any = "Beam",
     ) -> dict[str, Any]:
-        """What the page's queue answers: {"success": ..., "output": {"data": [photo, result]}}."""
+        """What the page's queue answers: {"success": ..., "output": {"data": [photo, result, tree]}}."""
+        sliders = [beam_size, max_length, length_penalty, rerank, diversity, temperature, nucleus]
         joined = self.client.post(
             "/gradio_api/queue/join",
             json={
-                "data": [file, model, beam_size, max_length, length_penalty, rerank, *others],
+                "data": [file, model, method, *sliders, *others],
                 "fn_index": self.function,
                 "session_hash": "me",
             },
@@ -95,13 +101,16 @@ class Visitor:
         assert joined.status_code == 200, joined.text
         with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "me"}) as stream:
             for line in stream.iter_lines():
-                if line.startswith("data: ") and '"process_completed"' in line:
-                    return json.loads(line.removeprefix("data: "))
+                said = json.loads(line.removeprefix("data: ") or "{}")
+                if said.get("msg") == "process_generating":
+                    self.grown.append(said["output"])
+                if said.get("msg") == "process_completed":
+                    return said
         raise AssertionError("the queue ended without an answer")
 
-    def result(self, file: Any, *search: Any, model: Any = "first") -> str:
+    def result(self, file: Any, *search: Any, model: Any = "first", method: Any = "Beam") -> str:
         """The HTML at the right of the photo."""
-        answer = self.ask(file, *search, model=model)
+        answer = self.ask(file, *search, model=model, method=method)
         assert answer["success"], answer
         return answer["output"]["data"][1]
 
@@ -150,9 +159,50 @@ def test_an_upload_gets_its_caption(visitor: Visitor, captioner: Captioner) -> N
     result = visitor.result(visitor.upload(PHOTO))
     assert sentence(result) == expected.text
     assert f"{100 * expected.word_probability:.0f}% mean probability per word" in result
-    assert result.count("<tr>") == 1 + len(expected.alternatives) == 3
-    for other in expected.alternatives:
-        assert f"<td>{other.text}</td><td>{100 * other.word_probability:.0f}%</td>" in result
+    assert result.count("<tr>") == 2 + len(expected.alternatives) == 4
+    for other in (expected, *expected.alternatives):
+        assert f">{other.text}</button></td><td>{100 * other.word_probability:.0f}%</td>" in result
+
+
+def test_the_sentence_appears_as_it_is_written(visitor: Visitor, captioner: Captioner) -> None:
+    """Word by word, before the whole is there."""
+    visitor.grown.clear()
+    visitor.result(visitor.upload(PHOTO), 1, 7)
+    said = [re.findall(r"growing[^>]*>([^<]*)<", str(step)) for step in visitor.grown]
+    assert len([text for text in said if text]) >= 1, visitor.grown
+
+
+def test_each_word_says_where_the_model_looked(visitor: Visitor, captioner: Captioner) -> None:
+    """As numbers for page.js: the grid's cells, row by row, the highest 255; and its probability."""
+    expected = captioner.explain(PHOTO).caption
+    result = visitor.result(visitor.upload(PHOTO))
+    panel = result[: result.index("data-place='1'")]
+    chips = re.findall(r"data-look='([\d,]+)' data-columns='(\d+)'[^>]*>(\S+) <span>([^<]+)</span>", panel)
+    assert [word for _, _, word, _ in chips] == [word.text for word in expected.words]
+    for (cells, columns, _, probability), word in zip(chips, expected.words, strict=True):
+        shares = [share for row in word.attention for share in row]
+        shown = [int(cell) for cell in cells.split(",")]
+        assert len(shown) == len(shares) == 49
+        assert int(columns) == 7
+        assert max(shown) == 255
+        assert shown == pytest.approx([255 * share / max(shares) for share in shares], abs=1)
+        assert probability == f"{100 * word.probability:.0f}%"
+
+
+@pytest.mark.parametrize("method", ["Greedy", "Diverse", "Sampling"])
+def test_other_ways_to_search(visitor: Visitor, captioner: Captioner, method: str) -> None:
+    """Each gives a sentence and its tree; greedy is a beam of one, whatever the slider says."""
+    answer = visitor.ask(visitor.upload(PHOTO), 3, 7, method=method)
+    _, result, tree = answer["output"]["data"]
+    assert sentence(result)
+    assert "<li><span class='best'>" in tree
+    if method == "Greedy":
+        assert sentence(result) == captioner(PHOTO, search=SearchOptions(beam_size=1, max_length=7)).text
+        assert "<table" not in result
+        assert "'lost'" not in tree
+    if method == "Diverse":
+        expected = captioner(PHOTO, search=SearchOptions(beam_size=3, max_length=7, method="diverse"))
+        assert sentence(result) == expected.text
 
 
 def test_the_sliders_reach_the_search(visitor: Visitor, captioner: Captioner) -> None:
@@ -179,13 +229,14 @@ def test_the_second_decoder_has_a_slider_where_there_is_one(
         for rerank, result in enumerate(results):
             expected = captioner(PHOTO, search=SearchOptions(5, 7, 1.5, rerank))
             assert sentence(result) == (expected.text or "(It found no words.)")
-            assert re.findall(r"<tr><td>(.*?)</td>", result) == [other.text for other in expected.alternatives]
+            texts = [other.text or "(no words)" for other in (expected, *expected.alternatives)]
+            assert re.findall(r"'>([^<]*)</button></td>", result) == texts
         assert "read both ways" in results[1]
         assert results[0] != results[1]
         for someone, shown in ((other, True), (visitor, False)):
             parts = someone.client.get("/config").json()["components"]
-            (slider,) = (part for part in parts if part["props"].get("label") == "Right to left")
-            assert slider["props"]["visible"] is shown
+            sliders = [part for part in parts if part["props"].get("label") == "Right to left"]
+            assert [slider["props"]["visible"] for slider in sliders] == [shown, shown]
 
 
 @pytest.mark.parametrize(
@@ -193,16 +244,17 @@ def test_the_second_decoder_has_a_slider_where_there_is_one(
 )
 def test_a_wrong_setting_is_explained(visitor: Visitor, search: tuple[Any, ...]) -> None:
     """Whoever empties a slider's box, or a program, gets a sentence in the page's words; the photo stays."""
-    shown, result = visitor.ask(visitor.upload(PHOTO), *search)["output"]["data"]
+    shown, result, tree = visitor.ask(visitor.upload(PHOTO), *search)["output"]["data"]
     assert "class='problem'" in result
     assert "--" not in result
     assert shown == {"__type__": "update"}
+    assert tree == ""
 
 
 def test_a_photo_that_no_browser_shows_is_shown_as_a_copy(visitor: Visitor) -> None:
     """A TIFF has a caption and can be seen."""
     answer = visitor.ask(visitor.upload(encoded(noise(2000, 1000), "TIFF"), "photo.tif"))
-    shown, result = answer["output"]["data"]
+    shown, result, _ = answer["output"]["data"]
     assert sentence(result)
     copy = visitor.client.get("/gradio_api/file=" + shown["value"]["path"])
     assert Image.open(io.BytesIO(copy.content)).format == "PNG"
@@ -309,7 +361,7 @@ def test_a_fault_of_ours_is_not_told_to_visitors(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(captioner, "caption_pixels", fail)
+    monkeypatch.setattr(captioner, "explain_pixels", fail)
     answer = visitor.ask(visitor.upload(PHOTO))
     assert not answer["success"]
     assert "secret" not in str(answer)

@@ -299,7 +299,7 @@ def _metrics(queue: ModelQueue) -> str:
         ("failures_total", "counter", "Pictures that got no caption.", counts.failures),
         ("refusals_total", "counter", "Pictures refused because the queue was full.", counts.refusals),
         ("model_seconds_total", "counter", "Time that the models worked.", round(counts.seconds, 3)),
-        ("waiting", "gauge", "Pictures that wait for a model.", len(queue)),
+        ("waiting", "gauge", "Pictures that wait for a model.", queue.waiting),
     ]
     return "".join(
         f"# HELP captioner_{name} {text}\n# TYPE captioner_{name} {kind}\ncaptioner_{name} {value}\n"

@@ -67,7 +67,8 @@ class ModelQueue:
         self._thread = threading.Thread(target=self._work, name="captioner queue", daemon=True)
         self._thread.start()
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
         """How many pictures wait."""
         return len(self._jobs)
 

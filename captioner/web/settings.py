@@ -159,7 +159,7 @@ def chosen(captioners: Mapping[str, Captioner], values: tuple[Any, ...]) -> tupl
             beam_size=1 if method == "Greedy" else int(beam_size),
             max_length=int(max_length),
             length_penalty=length_penalty,
-            rerank=rerank if captioner.file.model.options.reverse else 0.0,
+            rerank=rerank,
             method=METHODS[method],
             diversity=diversity,
             temperature=temperature,
@@ -167,4 +167,6 @@ def chosen(captioners: Mapping[str, Captioner], values: tuple[Any, ...]) -> tupl
         )
     except (OptionError, TypeError, ValueError, OverflowError, KeyError) as error:
         raise OptionError("The settings are numbers in their sliders' ranges: set them again.") from error
+    if options.rerank and not captioner.file.model.options.reverse:
+        raise OptionError("This model does not read from right to left: set that share to 0.")
     return captioner, options
