@@ -12,7 +12,7 @@ FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"images", "text", "device", "formats"},
     {"encoder", "decoder", "search"},
     {"model"},
-    {"checkpoint", "datasets", "metrics"},
+    {"checkpoint", "datasets", "metrics", "archives"},
     {"generation"},
     {"evaluation"},
     {"predictor", "training", "report"},
