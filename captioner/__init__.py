@@ -12,7 +12,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captioner.errors import CaptionerError, DataError, ImageError, ModelFileError, OptionError, TrainingError
+    from captioner.errors import (
+        ArchiveError,
+        CaptionerError,
+        DataError,
+        ImageError,
+        ModelFileError,
+        OptionError,
+        TrainingError,
+    )
     from captioner.generation import Caption, Word
     from captioner.options import SearchOptions
     from captioner.predictor import Captioner
@@ -24,6 +32,7 @@ _HOMES = {
     "Caption": "captioner.generation",
     "Word": "captioner.generation",
     "SearchOptions": "captioner.options",
+    "ArchiveError": "captioner.errors",
     "CaptionerError": "captioner.errors",
     "DataError": "captioner.errors",
     "ImageError": "captioner.errors",
@@ -33,6 +42,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArchiveError",
     "Caption",
     "Captioner",
     "CaptionerError",

@@ -3,6 +3,7 @@
     CaptionerError
     ├── OptionError       an option has a value it cannot have, or options do not go together
     ├── ImageError        a picture cannot be read
+    ├── ArchiveError      a zip of pictures, or an entry of it, cannot be used
     ├── DataError         a data set cannot be recognised, or has problems
     ├── ModelFileError    a model file or a resume file cannot be used
     ├── TrainingError     training cannot go on
@@ -23,6 +24,10 @@ class OptionError(CaptionerError):
 
 class ImageError(CaptionerError):
     """A picture cannot be read."""
+
+
+class ArchiveError(CaptionerError):
+    """A zip of pictures, or an entry of it, cannot be used."""
 
 
 class DataError(CaptionerError):

@@ -9,10 +9,10 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"errors", "options", "files"},
-    {"images", "text", "device"},
+    {"images", "text", "device", "formats"},
     {"encoder", "decoder", "search"},
     {"model"},
-    {"checkpoint", "datasets", "metrics"},
+    {"checkpoint", "datasets", "metrics", "archives"},
     {"generation"},
     {"evaluation"},
     {"predictor", "training", "report"},
@@ -31,7 +31,7 @@ ONLY_IN = {
     "nltk": "metrics",
     "torchvision": "encoder",
 }
-TORCHLESS = {"errors", "options", "text", "cli", "__main__", "app", "train"}
+TORCHLESS = {"errors", "options", "text", "formats", "cli", "__main__", "app", "train"}
 
 
 def sources():

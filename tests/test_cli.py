@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 
 from captioner import Captioner, cli
 from captioner.checkpoint import load_model, read_header, save_model
+from captioner.datasets import load_dataset
 from captioner.options import MODELS
+from captioner.text import END
 from tests.hostile import write_hostile_files
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +25,16 @@ def both_ways(both_ways_file, tmp_path_factory):
     """Where a model with two decoders lies as a file."""
     path = tmp_path_factory.mktemp("model") / "both.safetensors"
     save_model(path, both_ways_file)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def talkative(small_file, tmp_path_factory):
+    """Where the small model lies as a file, with the end of a sentence made so improbable that it says something."""
+    file = deepcopy(small_file)
+    file.model.decoder.output.bias.data[END] -= 5
+    path = tmp_path_factory.mktemp("model") / "talkative.safetensors"
+    save_model(path, file)
     return str(path)
 
 
@@ -66,6 +79,43 @@ def test_json_has_probabilities_and_alternatives(model, photos, capsys):
         assert record.keys() == {"path", "caption", "log_probability", "word_probability", "alternatives"}
         assert len(record["alternatives"]) == 3
         assert all(other["log_probability"] <= record["log_probability"] for other in record["alternatives"])
+
+
+def test_csv_is_what_the_own_folder_reader_reads(talkative, photos, tmp_path, capsys):
+    """Saved anywhere, with the names that were captioned; a bad photo is left out, and status 1."""
+    (photos / "aa.jpg").write_bytes(b"no photo")
+    (photos / "b.png").rename(photos / '=1, 2 "é".png')
+    status, out, err = call(capsys, "caption", photos, "--format", "csv", "--model", talkative)
+    assert status == 1
+    assert len(err.splitlines()) == 1
+    (tmp_path / "captions.csv").write_text(out, encoding="utf-8")
+    data = load_dataset(tmp_path / "captions.csv")
+    captioner = Captioner.load(talkative, "cpu")
+    there = {image.source: image.captions for image in data.images}
+    names = ('=1, 2 "é".png', "a.jpg", "deep/er/c.webp")
+    assert there == {photos / name: (captioner(photos / name).text,) for name in names}
+
+
+def test_coco_is_what_evaluate_scores(model, photos, tmp_path, capsys):
+    """One JSON list, which `evaluate --results` takes against references of the same pictures."""
+    (photos / "captions.csv").write_text("image,caption\na.jpg,A dog.\nb.png,A cat.\ndeep/er/c.webp,Grass.\n")
+    status, out, _ = call(capsys, "caption", photos, "--format", "coco", "--model", model)
+    assert status == 0
+    assert [entry["image_id"] for entry in json.loads(out)] == ["a.jpg", "b.png", "c.webp"]
+    (tmp_path / "results.json").write_text(out)
+    status, out, _ = call(
+        capsys, "evaluate", photos, "--split", "all", "--results", tmp_path / "results.json", "--json"
+    )
+    assert status == 0
+    assert json.loads(out)["images"] == 3
+
+
+def test_json_is_short_for_format_json(model, photos, capsys):
+    """The same lines."""
+    short, long = (
+        call(capsys, "caption", photos, *how, "--model", model)[1] for how in (["--json"], ["--format", "json"])
+    )
+    assert short == long != ""
 
 
 def test_a_bad_photo_is_named_skipped_and_status_1(model, photos, capsys):

@@ -1,22 +1,26 @@
-"""`caption`: photos in, one line a photo out."""
+"""`caption`: photos in, captions out, by default one line a photo."""
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from captioner.cli.parser import Commands, add_model
 from captioner.errors import ImageError
+from captioner.formats import CaptionedFile, coco_results, csv_lines
 from captioner.options import SearchOptions, add_arguments, given
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from tqdm import tqdm
 
     from captioner.generation import Caption
     from captioner.predictor import Captioner
+
+_FORMATS = ("text", "json", "csv", "coco")
 
 
 def add(commands: Commands) -> None:
@@ -26,8 +30,13 @@ def add(commands: Commands) -> None:
         "photos", nargs="+", metavar="PHOTO|FOLDER", help="a picture, or a folder of pictures at any depth"
     )
     parser.add_argument(
-        "--json", action="store_true", help="one JSON object a line, with probabilities and alternatives"
+        "--format",
+        choices=_FORMATS,
+        default="text",
+        help="text: path, tab, caption (the default); json: one object a line, with probabilities and alternatives; "
+        "csv: image,caption, as train.py reads it; coco: COCO's results, as evaluate --results reads them",
     )
+    parser.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     add_model(parser)
     add_arguments(parser, SearchOptions, defaults=False)
     parser.set_defaults(run=run)
@@ -38,7 +47,7 @@ def run(chosen: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from captioner.images import find_images
-    from captioner.predictor import BATCH, Captioner
+    from captioner.predictor import Captioner
 
     photos: list[str] = []
     for name in chosen.photos:
@@ -52,28 +61,47 @@ def run(chosen: argparse.Namespace) -> int:
     captioner = Captioner.load(chosen.model, chosen.device)
     search = replace(captioner.file.search, **given(SearchOptions, chosen))
     search.check_model(reverse=captioner.file.model.options.reverse)
-    failed = 0
+    failed: list[str] = []
     with tqdm(total=len(photos), unit="photo", disable=None if len(photos) > 1 else True) as bar:
-        for first in range(0, len(photos), BATCH):
-            group = photos[first : first + BATCH]
-            read = list(_read(captioner, group))
-            failed += len(group) - len(read)
-            captions = captioner.caption_pixels([pixels for _, pixels in read], search=search)
+        for line in _lines(chosen.format, _captions(captioner, photos, search, failed, bar)):
             with bar.external_write_mode(file=sys.stdout):
-                for (path, _), caption in zip(read, captions, strict=True):
-                    print(json.dumps(_record(path, caption)) if chosen.json else f"{_one_line(path)}\t{caption.text}")
-            bar.update(len(group))
+                print(line)
     sys.stdout.flush()
     return 1 if failed else 0
 
 
-def _read(captioner: "Captioner", photos: list[str]) -> Iterator[tuple[str, "Tensor"]]:
-    """The photos that can be read, with their pixels; the others are named on standard error."""
+def _captions(
+    captioner: "Captioner", photos: list[str], search: SearchOptions, failed: list[str], bar: "tqdm[NoReturn]"
+) -> "Iterator[tuple[str, Caption]]":
+    """The captions of the photos that can be read; the others go to `failed`."""
+    from captioner.predictor import BATCH
+
+    for first in range(0, len(photos), BATCH):
+        group = photos[first : first + BATCH]
+        read = list(_read(captioner, group, failed))
+        captions = captioner.caption_pixels([pixels for _, pixels in read], search=search)
+        yield from zip((path for path, _ in read), captions, strict=True)
+        bar.update(len(group))
+
+
+def _lines(form: str, captions: "Iterable[tuple[str, Caption]]") -> Iterator[str]:
+    """What is printed, as soon as it can be."""
+    if form == "text":
+        return (f"{_one_line(path)}\t{caption.text}" for path, caption in captions)
+    if form == "json":
+        return (json.dumps(_record(path, caption)) for path, caption in captions)
+    files = (CaptionedFile(path, caption.text) for path, caption in captions)
+    return csv_lines(files) if form == "csv" else iter([coco_results(files)])
+
+
+def _read(captioner: "Captioner", photos: list[str], failed: list[str]) -> Iterator[tuple[str, "Tensor"]]:
+    """The photos that can be read, with their pixels; the others are named on standard error and in `failed`."""
     for path in photos:
         try:
             yield path, captioner.read(path)
         except ImageError as error:
             print(error, file=sys.stderr)
+            failed.append(path)
 
 
 def _record(path: str, caption: "Caption") -> dict[str, Any]:
