@@ -157,4 +157,59 @@
       unlook();
     }
   }).observe(document, { childList: true, subtree: true });
+
+  // ---- many photos ----
+
+  // The gallery grows as captions come: what is there already, and was edited perhaps, is left alone.
+  const card = (photo) => {
+    const item = document.createElement("li");
+    const image = Object.assign(document.createElement("img"), {
+      src: `gradio_api/file=${photo.path}`, alt: photo.caption, loading: "lazy",
+    });
+    const caption = Object.assign(document.createElement("textarea"), { value: photo.caption, rows: 2 });
+    caption.setAttribute("aria-label", `Caption of ${photo.name}`);
+    caption.addEventListener("input", () => (image.alt = caption.value));
+    const name = Object.assign(document.createElement("small"), { textContent: photo.name, title: photo.name });
+    item.append(image, caption, name);
+    item.photo = photo;
+    return item;
+  };
+  const album = (element, props, watch) => {
+    const update = () => {
+      const list = element.querySelector(".album"), photos = props.value ?? [];
+      if (photos.length < list.children.length || list.firstChild?.photo.path !== photos[0]?.path) list.replaceChildren();
+      list.append(...photos.slice(list.children.length).map(card));
+    };
+    watch("value", update);
+    update();
+  };
+  const download = async (format, button) => {
+    const photos = [...document.querySelectorAll(".album li")].map(({ photo, children: [, caption] }) => {
+      const same = caption.value === photo.caption;  // what a person wrote has no probability
+      return {
+        name: photo.name, caption: caption.value,
+        ...(same ? { probability: photo.probability, alternatives: photo.alternatives } : {}),
+      };
+    });
+    const label = button.textContent;
+    const answer = await fetch("album", {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ format, photos }),
+    }).catch(() => null);
+    if (!answer?.ok) {
+      button.textContent = "It failed: try again";
+      setTimeout(() => (button.textContent = label), 3000);
+      return;
+    }
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await answer.blob());
+    link.download = /filename="(.+)"/.exec(answer.headers.get("Content-Disposition"))[1];
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.(".download");
+    if (button) download(button.dataset.format, button);
+  });
+
+  window.captioner = { album };
 })();

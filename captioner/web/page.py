@@ -14,6 +14,7 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 
 from captioner.options import WebOptions
 from captioner.predictor import Captioner
+from captioner.web.album import build_album
 from captioner.web.photo import build_photo
 from captioner.web.queue import ModelQueue
 
@@ -69,7 +70,10 @@ def build_page(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
             "Everything happens on the machine that serves this page.</p>",
             elem_id="head",
         )
-        build_photo(captioners, options, queue)
+        with gr.Tab("One photo", elem_id="tab-photo"):
+            build_photo(captioners, options, queue)
+        with gr.Tab("Many photos", elem_id="tab-album"):
+            build_album(captioners, queue)
         gr.HTML("".join(_about(name, captioner) for name, captioner in captioners.items()), elem_id="limits")
     return page
 
