@@ -2,13 +2,19 @@
 
 import csv
 import random
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from captioner.checkpoint import ModelFile, save_model
+from captioner.checkpoint import BUNDLED, ModelFile, save_model
 from captioner.datasets.shapes import draw
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions
@@ -16,7 +22,8 @@ from captioner.text import END, SPECIAL_WORDS, Vocabulary
 
 torch.set_num_threads(1)  # small networks; threads that wait for a busy core make the tests ten times slower
 
-SHARED = Path(__file__).parents[2] / "shared"
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +100,29 @@ def model(small_file: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> st
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
     save_model(path, small_file)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`python app.py`, ready; stopped with Ctrl-C at the end, which must be quiet."""
+    pytest.importorskip("gradio", reason="the page needs gradio")
+    if not BUNDLED.exists():
+        pytest.skip("there is no bundled model")
+    log = tmp_path_factory.mktemp("server") / "stderr.txt"
+    command = [sys.executable, "app.py", "--port", "0", "--device", "cpu"]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            ready, _, _ = select.select([process.stdout], [], [], 120)
+            line = process.stdout.readline() if ready else ""
+            found = re.match(r"captioner is at (http://127\.0\.0\.1:\d+) \(the bundled model .* on cpu\)$", line)
+            assert found, (line, log.read_text())
+            yield found[1]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert log.read_text() == ""

@@ -3,12 +3,10 @@
 Skipped where Chromium, playwright or the bundled model is missing. Screenshots are left in pytest's temporary folder.
 """
 
+import csv
 import re
-import select
 import shutil
-import signal
-import subprocess
-import sys
+import zipfile
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captioner.checkpoint import BUNDLED
 from captioner.options import MODELS
 
 pytest.importorskip("gradio", reason="the page needs gradio")
@@ -30,7 +27,6 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 ).split()
-ROOT = Path(__file__).parent.parent
 LION = Path(gradio.__file__).parent / "media_assets" / "images" / "lion.jpg"
 
 pytestmark = [
@@ -38,31 +34,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here"),
     pytest.mark.skipif(not LION.exists(), reason="this Gradio ships no photo of a lion"),
 ]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`python app.py`, ready; stopped with Ctrl-C at the end, which must be quiet."""
-    if not BUNDLED.exists():
-        pytest.skip("the bundled model is not trained yet")
-    log = tmp_path_factory.mktemp("server") / "stderr.txt"
-    command = [sys.executable, "app.py", "--port", "0", "--device", "cpu"]
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            ready, _, _ = select.select([process.stdout], [], [], 120)
-            line = process.stdout.readline() if ready else ""
-            found = re.match(r"captioner is at (http://127\.0\.0\.1:\d+) \(the bundled model .* on cpu\)$", line)
-            assert found, (line, log.read_text())
-            yield found[1]
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
-        finally:
-            process.kill()
-    assert log.read_text() == ""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +57,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         self.page.goto(address)
-        expect(self.page.locator(".waiting")).to_be_visible(timeout=30_000)
+        expect(self.page.locator("#result .waiting")).to_be_visible(timeout=30_000)
         self.ready()
 
     def ready(self) -> None:
@@ -100,13 +71,14 @@ class Visit:
     def remove(self) -> None:
         """Takes the photo away."""
         self.page.get_by_role("button", name="Remove Image").click()
-        expect(self.page.locator(".waiting")).to_be_visible()
+        expect(self.page.locator("#result .waiting")).to_be_visible()
         self.ready()
 
     def caption(self) -> str:
         """The sentence, once it is there."""
-        expect(self.page.locator(".sentence")).to_be_visible(timeout=20_000)
-        return self.page.locator(".sentence").inner_text()
+        sentence = self.page.locator("#result .panel:not([hidden]) .sentence")
+        expect(sentence).to_be_visible(timeout=20_000)
+        return sentence.inner_text()
 
     def problem(self) -> str:
         """The kind sentence, once it is there."""
@@ -129,9 +101,9 @@ def test_a_photo_its_caption_and_a_wrong_file(browser: Browser, address: str, tm
     visit.give(LION)
     first = visit.caption()
     assert len(first.split()) >= 3
-    assert re.fullmatch(r"\d+% mean probability per word, in \d+\.\d\d s", page.locator(".sure").inner_text())
-    alternatives = page.locator("#result tbody tr").count()
-    assert alternatives >= 1
+    sure = page.locator("#result .panel:not([hidden]) .sure").inner_text()
+    assert re.fullmatch(r"\d+% mean probability per word, in \d+\.\d\d s", sure)
+    assert page.locator("#result tbody tr").count() >= 2
     expect(page.get_by_alt_text(first)).to_be_visible()
     page.screenshot(path=tmp_path / "caption.png", full_page=True)
 
@@ -165,24 +137,181 @@ def test_a_photo_its_caption_and_a_wrong_file(browser: Browser, address: str, tm
 
 @pytest.mark.skipif(len(MODELS) < 2, reason="one bundled model")
 def test_the_other_model(browser: Browser, address: str) -> None:
-    """One click, and the other model captions the same photo, with sliders of its own."""
+    """One click, and the other model captions the same photo, with the search that its own file carries."""
     visit = Visit(browser, address)
     page = visit.page
     visit.give(LION)
     visit.caption()
     page.get_by_role("button", name="Advanced").click()
-    page.get_by_label("number input for Beam size").fill("1")
-    page.get_by_label("number input for Beam size").press("Tab")
+    beam = page.get_by_label("number input for Beam size")
+    own = beam.input_value()
+    beam.fill("1")
+    beam.press("Tab")
     expect(page.locator("#result table")).to_have_count(0, timeout=20_000)
     page.get_by_role("radio", name="fast").click()
-    expect(page.locator("#model")).to_contain_text("the bundled model fast")
     expect(page.locator("#result table")).to_have_count(1, timeout=20_000)  # not the other's beam of 1
     assert visit.caption()
-    expect(page.get_by_label("number input for Beam size")).not_to_have_value("1")
+    expect(beam).not_to_have_value("1")
     page.get_by_role("radio", name="accurate").click()
-    expect(page.locator("#model")).to_contain_text("the bundled model accurate")
+    expect(beam).to_have_value(own)
+    beam.fill("1")
+    beam.press("Tab")
     expect(page.locator("#result table")).to_have_count(0, timeout=20_000)
-    expect(page.get_by_label("number input for Beam size")).to_have_value("1")
+    page.get_by_role("button", name="As the model's file says").click()
+    expect(beam).to_have_value(own)
+    expect(page.locator("#result table")).to_have_count(1, timeout=20_000)
+    visit.close()
+
+
+BRIGHTEST = """() => {
+  const canvas = document.querySelector("#photo canvas.look");
+  if (!canvas) return null;
+  const image = document.querySelector("#photo .image-frame img").getBoundingClientRect();
+  const box = canvas.getBoundingClientRect();
+  const inside = box.left >= image.left - 1 && box.right <= image.right + 1 && box.top >= image.top - 1
+    && box.bottom <= image.bottom + 1;
+  const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let best = 0;
+  for (let i = 0; i < data.length / 4; i++) if (data[4 * i + 3] < data[4 * best + 3]) best = i;
+  return { inside, x: (best % width) / width, y: Math.floor(best / width) / canvas.height };
+}"""
+
+
+def test_a_word_shows_where_the_model_looked(browser: Browser, address: str, tmp_path: Path) -> None:
+    """By pointing, by the keyboard and by a tap, over the photo, brightest where the attention is greatest."""
+    visit = Visit(browser, address)
+    page = visit.page
+    visit.give(LION)
+    visit.caption()
+    words = page.locator("#result .panel:not([hidden]) .word")
+    words.nth(1).hover()
+    page.wait_for_selector("#photo canvas.look", state="attached")
+    cells = [int(cell) for cell in (words.nth(1).get_attribute("data-look") or "").split(",")]
+    columns = int(words.nth(1).get_attribute("data-columns") or 0)
+    found = page.evaluate(BRIGHTEST)
+    assert found["inside"]
+    place = cells.index(max(cells))
+    assert found["x"] == pytest.approx((place % columns + 0.5) / columns, abs=1 / columns)
+    assert found["y"] == pytest.approx((place // columns + 0.5) * columns / len(cells), abs=columns / len(cells))
+    page.screenshot(path=tmp_path / "look.png")
+    page.mouse.move(5, 5)
+    expect(page.locator("#photo canvas.look")).to_have_count(0)
+    words.nth(2).focus()
+    expect(page.locator("#photo canvas.look")).to_have_count(1)
+    page.keyboard.press("Enter")  # stays, until it is pressed again
+    expect(words.nth(2)).to_have_attribute("aria-pressed", "true")
+    words.nth(0).hover()
+    page.mouse.move(5, 5)
+    expect(page.locator("#photo canvas.look")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.locator("#photo canvas.look")).to_have_count(0)
+    words.nth(2).click()
+    visit.remove()
+    expect(page.locator("#photo canvas.look")).to_have_count(0)
+    visit.close()
+
+
+def test_another_sentence_is_picked_and_copied(browser: Browser, address: str) -> None:
+    """As text, and as HTML with the sentence as the alternative text."""
+    visit = Visit(browser, address)
+    page = visit.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit.give(LION)
+    first = visit.caption()
+    other = page.locator("#result .pick").nth(1)
+    text = other.inner_text()
+    other.click()
+    assert visit.caption() == text != first
+    expect(other).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == text
+    page.get_by_role("button", name="Copy alt text").click()
+    page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('<img')")
+    assert page.evaluate("navigator.clipboard.readText()") == f'<img src="lion.jpg" alt="{text}">'
+    visit.close()
+
+
+def test_how_it_searched(browser: Browser, address: str, tmp_path: Path) -> None:
+    """The tree of the search; greedy search's has one branch; drawing again draws again."""
+    visit = Visit(browser, address)
+    page = visit.page
+    visit.give(LION)
+    caption = visit.caption()
+    page.get_by_role("button", name="How it searched").click()
+    page.get_by_role("button", name="Advanced").click()
+    best = page.locator("#tree .best")
+    expect(best.first).to_be_visible()
+    words = [text.rsplit(" ", 1)[0] for text in best.all_inner_texts()]
+    assert " ".join(words[:-1]).lower() == caption.lower()
+    assert page.locator("#tree .lost").count() > 0
+    page.screenshot(path=tmp_path / "tree.png", full_page=True)
+    page.get_by_role("radio", name="Greedy").click()
+    expect(page.locator("#tree .lost")).to_have_count(0, timeout=20_000)
+    expect(page.get_by_label("number input for Beam size")).to_have_count(0)
+    page.get_by_role("radio", name="Sampling").click()
+    temperature = page.get_by_label("number input for Temperature")
+    temperature.fill("2")
+    temperature.press("Tab")
+    drawn = set()
+    for _ in range(4):
+        page.get_by_role("button", name="Draw again").click()
+        page.wait_for_timeout(1500)
+        drawn.add(visit.caption())
+    assert len(drawn) > 1
+    visit.close()
+
+
+def test_two_settings_side_by_side(browser: Browser, address: str, tmp_path: Path) -> None:
+    """The same photo, by the other model, beside the first."""
+    visit = Visit(browser, address)
+    page = visit.page
+    visit.give(LION)
+    first = visit.caption()
+    page.get_by_label("Compare with other settings").click()
+    beside = page.locator("#result-beside .panel:not([hidden]) .sentence")
+    expect(beside).to_have_text(first, timeout=20_000)  # the same model and search still
+    page.locator("#models-beside").get_by_role("radio", name="fast").click()
+    expect(beside).not_to_have_text(first, timeout=20_000)
+    assert visit.caption() == first
+    page.screenshot(path=tmp_path / "compare.png", full_page=True)
+    page.get_by_role("button", name="Example: tower").click()
+    expect(page.locator("#result .panel:not([hidden]) .sentence")).not_to_have_text(first, timeout=20_000)
+    visit.close()
+
+
+def test_many_photos(browser: Browser, address: str, tmp_path: Path) -> None:
+    """Files and a zip, a caption edited in place, and the captions as files."""
+    with zipfile.ZipFile(tmp_path / "trip.zip", "w") as archive:
+        archive.write(LION, "trip/lion.jpg")
+        archive.writestr("trip/broken.jpg", b"no picture")
+        archive.writestr("../../outside.jpg", LION.read_bytes())
+    visit = Visit(browser, address)
+    page = visit.page
+    page.get_by_role("tab", name="Many photos").click()
+    page.get_by_role("button", name="Caption them").click()
+    expect(page.locator("#album-progress .problem")).to_contain_text("no photos yet", timeout=20_000)
+    page.set_input_files("#album-files input[type=file]", [str(LION), str(tmp_path / "trip.zip")])
+    expect(page.get_by_role("cell", name="trip.zip")).to_be_visible(timeout=20_000)
+    page.wait_for_timeout(1000)  # the upload
+    page.get_by_role("button", name="Caption them").click()
+    expect(page.locator("#album-progress")).to_contain_text("2 photos captioned", timeout=40_000)
+    expect(page.locator("#album-progress .problem")).to_contain_text("broken.jpg")
+    expect(page.locator("#album-progress .problem")).to_contain_text("leads out of its folder")
+    page.wait_for_function("[...document.querySelectorAll('.album img')].every((image) => image.naturalWidth > 0)")
+    page.get_by_label("Caption of trip/lion.jpg").fill('My "own" words, as ever')
+    page.screenshot(path=tmp_path / "album.png", full_page=True)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    rows = list(csv.reader(download.value.path().read_text(encoding="utf-8-sig").splitlines()))
+    assert rows[0] == ["image", "caption"]
+    assert ["trip/lion.jpg", 'My "own" words, as ever'] in rows
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Text files").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert sorted(archive.namelist()) == ["lion.txt", "trip/lion.txt"]
+        assert archive.read("trip/lion.txt").decode().strip() == 'My "own" words, as ever'
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1400
     visit.close()
 
 
@@ -260,7 +389,7 @@ def test_it_fits_a_phone(browser: Browser, address: str, tmp_path: Path, scheme:
     assert visit.caption()
     visit.page.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= 400
-    below = visit.page.locator(".sentence").bounding_box()
+    below = visit.page.locator("#result .panel:not([hidden]) .sentence").bounding_box()
     examples = visit.page.locator("#examples").bounding_box()
     assert below is not None
     assert examples is not None

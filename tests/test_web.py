@@ -67,7 +67,11 @@ class Visitor:
         self.grown: list[Any] = []
         config = client.get("/config").json()
         self.root = config["root"]
-        self.function = next(part["id"] for part in config["dependencies"] if part["api_name"] == "caption")
+        self.function = next(  # the page's own call: photo, model, method and seven sliders
+            part["id"]
+            for part in config["dependencies"]
+            if len(part["inputs"]) == 10 and "change" in dict(map(reversed, part["targets"]))
+        )
 
     def upload(self, data: bytes, name: str = "photo.jpg") -> dict[str, Any]:
         """A file as the page's own upload leaves it."""

@@ -78,11 +78,11 @@ def build_album(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
         visible=False,
     )
 
-    def caption(files: Any, name: Any) -> Iterator[tuple[Any, Any, Any]]:
+    def show(files: Any, name: Any) -> Iterator[tuple[Any, Any, Any]]:
         yield from _caption_all(captioners, queue, gallery, files, name)
 
     running = start.click(
-        caption,
+        show,
         inputs=[files, model],
         outputs=[progress, gallery, downloads],
         preprocess=False,

@@ -122,12 +122,8 @@
       area.remove();
     }
   };
-  const asHtml = (name, text) => {
-    const image = document.createElement("img");
-    image.setAttribute("src", name);
-    image.setAttribute("alt", text);
-    return image.outerHTML;
-  };
+  const quoted = (text) => `"${text.replaceAll("&", "&amp;").replaceAll('"', "&quot;")}"`;
+  const asHtml = (name, text) => `<img src=${quoted(name)} alt=${quoted(text)}>`;
   document.addEventListener("click", async (event) => {
     const explained = event.target.closest?.(".explained");
     const word = wordOf(event), pick = event.target.closest?.(".pick"), button = event.target.closest?.(".copy");

@@ -15,7 +15,7 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 from captioner.options import WebOptions
 from captioner.predictor import Captioner
 from captioner.web.album import build_album
-from captioner.web.photo import build_photo
+from captioner.web.photo import build_client, build_photo
 from captioner.web.queue import ModelQueue
 
 _CACHE = (600, 3000)
@@ -74,6 +74,7 @@ def build_page(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
             build_photo(captioners, options, queue)
         with gr.Tab("Many photos", elem_id="tab-album"):
             build_album(captioners, queue)
+        build_client(captioners, queue)
         gr.HTML("".join(_about(name, captioner) for name, captioner in captioners.items()), elem_id="limits")
     return page
 

@@ -16,6 +16,7 @@ import gradio as gr
 from PIL import Image
 
 from captioner.errors import CaptionerError, ImageError, OptionError
+from captioner.generation import record
 from captioner.images import find_images, read_image, seen
 from captioner.options import WebOptions
 from captioner.predictor import Captioner
@@ -60,20 +61,54 @@ def build_photo(captioners: Mapping[str, Captioner], options: WebOptions, queue:
         with gr.Column(scale=1, min_width=300, visible=False) as beside:
             other_result, other_tree, other_settings = _side(captioners, "-beside")
 
-    def caption(file: dict[str, Any] | None, *values: Any) -> Iterator[tuple[Any, Any, Any]]:
+    def show(file: dict[str, Any] | None, *values: Any) -> Iterator[tuple[Any, Any, Any]]:
         yield from _caption(captioners, queue, file, values)
 
-    def caption_beside(file: dict[str, Any] | None, comparing: Any, *values: Any) -> Iterator[tuple[Any, Any]]:
+    def show_beside(file: dict[str, Any] | None, comparing: Any, *values: Any) -> Iterator[tuple[Any, Any]]:
         if comparing is True:
             for _, *shown in _caption(captioners, queue, file, values):
                 yield shown[0], shown[1]
 
-    _on_change(caption, photo, settings, [photo, *settings.inputs], [photo, result, tree], name="caption")
+    _on_change(show, photo, settings, [photo, *settings.inputs], [photo, result, tree])
     others = [photo, compare, *other_settings.inputs]
-    _on_change(caption_beside, photo, other_settings, others, [other_result, other_tree], also=[compare.input])
+    _on_change(show_beside, photo, other_settings, others, [other_result, other_tree], also=[compare.input])
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     compare.input(lambda on: gr.update(visible=on is True), compare, beside, preprocess=False, **quiet)
     photo.clear(lambda: (EMPTY, "", EMPTY, ""), outputs=[result, tree, other_result, other_tree], **quiet)
+
+
+def build_client(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
+    """What Gradio's own client may call, `/caption`: a photo and a model's name in, the caption out.
+
+    The page's own calls change with the page and are nobody else's; this one stays as it is.
+    """
+    first = next(iter(captioners))
+    photo = gr.File(label="photo", visible=False)
+    photo.example_payload = photo.example_value = lambda: None  # type: ignore[method-assign]
+    model = gr.Textbox(first, label="model", visible=False)
+    found = gr.JSON(label="caption", visible=False)
+
+    def caption(file: Any, name: Any) -> dict[str, Any]:
+        try:
+            if name not in list(captioners):
+                raise OptionError(f"There is no model {name!r} here: choose {' or '.join(captioners)}.")
+            if not isinstance(file, dict):
+                raise ImageError("There is no photo: give one with handle_file.")
+            captioner = captioners[name]
+            answer = queue.caption(captioner, captioner.read(_read(file["path"])), captioner.file.search).result()
+        except CaptionerError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return {**record(answer), "alternatives": [record(other) for other in answer.alternatives]}
+
+    gr.on(
+        photo.upload,
+        caption,
+        inputs=[photo, model],
+        outputs=found,
+        preprocess=False,
+        api_name="caption",
+        concurrency_limit=_TOGETHER,
+    )
 
 
 def _side(captioners: Mapping[str, Captioner], side: str) -> tuple[gr.HTML, gr.HTML, Settings]:
@@ -93,7 +128,6 @@ def _on_change(
     outputs: list[Any],
     *,
     also: list[Any] | None = None,
-    name: str | None = None,
 ) -> None:
     """Has `answer` called whenever the photo or the settings change."""
     how: dict[str, Any] = {
@@ -103,7 +137,7 @@ def _on_change(
         "show_progress_on": outputs[-2],
         "trigger_mode": "always_last",
         "concurrency_limit": _TOGETHER,
-        "api_visibility": "undocumented" if name else "private",
+        "api_visibility": "private",
     }
     gr.on(
         # Not `upload` or `input` of the photo: neither comes for a webcam's picture or an example.
@@ -111,11 +145,10 @@ def _on_change(
         answer,
         inputs=inputs,
         outputs=outputs,
-        api_name=name,
         **how,
     )
     for change in settings.changed:
-        change.then(answer, inputs=inputs, outputs=outputs, **{**how, "api_visibility": "private"})
+        change.then(answer, inputs=inputs, outputs=outputs, **how)
 
 
 def _caption(
