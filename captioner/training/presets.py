@@ -34,7 +34,7 @@ class Stage:
     teachers: tuple[str, ...] = ()
     """Who teaches it: models of earlier stages, and bundled ones by their names."""
     runs: int = 1
-    """How many runs it is, that differ in their seeds alone: its model has the mean of their weights."""
+    """How many runs it is, that differ in their seeds alone: its model has the mean of their last epochs' weights."""
 
 
 # What was tried for the Flickr8k models, and what is still untried, stands in docs/experiments.md.
@@ -225,7 +225,8 @@ def train_preset(
             )
             if best is None:
                 return None
-            best.rename(model(run))
+            # A mean needs no best epoch: measured, the last ones' is the better one.
+            (best if stage.runs == 1 else best.with_name("last.safetensors")).rename(model(run))
         if not model(stage.name).exists():
             save_model(model(stage.name), _mean([load_model(model(run)) for run in runs]))
         previous = stage.name
