@@ -1,5 +1,7 @@
 """The promises of captioner.training.presets: recipes of several stages."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -33,6 +35,7 @@ def test_presets_are_made_of_options_that_exist(preset, small_file):
     assert len(set(names)) == len(names)
     for number, stage in enumerate(PRESETS[preset]):
         assert {stage.start or names[0], *stage.teachers} <= {*names[: max(1, number)], *MODELS}
+    assert PRESETS[preset][-1].runs == 1  # its search is chosen for the very weights that ship
 
 
 def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path, monkeypatch):
@@ -92,6 +95,44 @@ def test_a_stage_goes_on_from_an_earlier_one_and_has_teachers(drawings, tmp_path
     assert torch.equal(weights[0], weights[2])  # nothing moved: it started from the first
     assert not torch.equal(weights[1], weights[2])
     assert [origin["training"]["seed"] for origin in taught.provenance["teachers"]] == [1, 2]
+
+
+def test_a_stage_of_two_runs_leaves_the_mean_of_their_weights(drawings, tmp_path, monkeypatch):
+    """Both go on from the same model, with other seeds; a stop between them costs neither."""
+    once_more = {"epochs": 1, "workers": 0, "min_count": 1}
+    stages = (
+        Stage("1-first", SMALL),
+        Stage("2-twice", {"TrainingOptions": once_more}, runs=2),
+        Stage("3-last", {"TrainingOptions": {**once_more, "learning_rate": 0.0, "encoder_learning_rate": 0.0}}),
+    )
+    monkeypatch.setitem(PRESETS, "small", stages)
+    data, output, said = load_dataset(drawings), tmp_path / "run", []
+    whole = {"preset": "small", "given": {}, "output": output, "features": tmp_path / "features"}
+    finished = train_preset(data, resume=False, report=said.append, **whole)
+    one, other, both, last = (
+        load_model(output / f"{name}.safetensors") for name in ("2-twice-run-1", "2-twice-run-2", "2-twice", "3-last")
+    )
+    moved = 0
+    for name, weight in both.model.state_dict().items():
+        parts = [file.model.state_dict()[name] for file in (one, other)]
+        if weight.is_floating_point():
+            torch.testing.assert_close(weight, (parts[0] + parts[1]) / 2)
+        torch.testing.assert_close(weight, last.model.state_dict()[name])  # which started from the mean
+        moved += not torch.equal(*parts)
+    assert moved
+    seeds = [file.provenance["training"]["seed"] for file in (one, other, both)]
+    assert seeds[0] != seeds[1]
+    assert seeds[2] == seeds[:2]
+    assert "val" not in both.provenance  # nobody has scored it
+    for name in ("2-twice-run-2", "2-twice", "3-last"):  # as if stopped between the runs
+        (output / f"{name}.safetensors").unlink()
+        shutil.rmtree(output / name, ignore_errors=True)
+    said.clear()
+    before = finished.read_bytes()
+    train_preset(data, resume=True, report=said.append, **whole)
+    stage_lines = [line for line in said if line.startswith("Stage")]
+    assert stage_lines == ["Stage 2 of 3, 2-twice-run-2:", "Stage 3 of 3, 3-last:"]
+    assert finished.read_bytes() == before
 
 
 def test_a_bundled_teacher_with_other_words_is_refused_at_once(drawings, tmp_path, monkeypatch):

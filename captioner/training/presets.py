@@ -7,11 +7,13 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from captioner.checkpoint import load_model, model_path, save_model
+import torch
+
+from captioner.checkpoint import ModelFile, load_model, model_path, save_model
 from captioner.datasets.dataset import Dataset
 from captioner.errors import ModelFileError, OptionError
 from captioner.files import write_atomically
@@ -31,6 +33,8 @@ class Stage:
     """The stage whose model it goes on from; the one before if none is named."""
     teachers: tuple[str, ...] = ()
     """Who teaches it: models of earlier stages, and bundled ones by their names."""
+    runs: int = 1
+    """How many runs it is, that differ in their seeds alone: its model has the mean of their last epochs' weights."""
 
 
 # What was tried for the Flickr8k models, and what is still untried, stands in docs/experiments.md.
@@ -38,6 +42,10 @@ class Stage:
 # It goes on with the model, but what is new or self-critical has defaults of its own.
 _DROPOUT: dict[str, Any] = {"dropout": 0.3}
 _STEPS: dict[str, Any] = {"batch_size": 8, "learning_rate": 5e-4}
+_SELF_CRITICAL: dict[str, dict[str, Any]] = {
+    "DecoderOptions": _DROPOUT,
+    "TrainingOptions": {"objective": "self-critical", "batch_size": 16, "epochs": 6},
+}
 
 
 def _frozen(encoder: dict[str, Any], size: int) -> dict[str, dict[str, Any]]:
@@ -48,6 +56,12 @@ def _frozen(encoder: dict[str, Any], size: int) -> dict[str, dict[str, Any]]:
         "DecoderOptions": _DROPOUT,
         "TrainingOptions": {**_STEPS, "epochs": 8},
     }
+
+
+def _taught(*, epochs: int, learning_rate: float, encoder_learning_rate: float) -> dict[str, dict[str, Any]]:
+    """Encoder and decoder learn, from varied pictures, what their teachers say of the pictures as they are."""
+    steps = {"epochs": epochs, "learning_rate": learning_rate, "encoder_learning_rate": encoder_learning_rate}
+    return {"TrainingOptions": {"batch_size": 16, "fine_tune": "all", "augment": True, **steps}}
 
 
 PRESETS: dict[str, tuple[Stage, ...]] = {
@@ -76,34 +90,29 @@ PRESETS: dict[str, tuple[Stage, ...]] = {
             start="2-fine-tuned",
             teachers=("2-fine-tuned", "3-apart"),
         ),
+        Stage("5-self-critical", _SELF_CRITICAL),
         Stage(
-            "5-right-to-left",
-            {"TrainingOptions": {"direction": "right-to-left", "batch_size": 16, "learning_rate": 5e-4, "epochs": 4}},
+            "6-taught",
+            _taught(epochs=5, learning_rate=4e-4, encoder_learning_rate=5e-5),
+            start="2-fine-tuned",
+            teachers=("5-self-critical", "3-apart"),
         ),
+        Stage("7-self-critical", _SELF_CRITICAL, runs=2),
         Stage(
-            "6-self-critical",
-            {
-                "DecoderOptions": _DROPOUT,
-                "TrainingOptions": {"objective": "self-critical", "batch_size": 16, "epochs": 6},
-            },
+            "8-taught",
+            _taught(epochs=5, learning_rate=3e-4, encoder_learning_rate=5e-5),
+            start="6-taught",
+            teachers=("7-self-critical", "5-self-critical"),
+        ),
+        Stage("9-self-critical", _SELF_CRITICAL, runs=2),
+        Stage(
+            "10-right-to-left",
+            {"TrainingOptions": {"direction": "right-to-left", "batch_size": 16, "learning_rate": 5e-4, "epochs": 4}},
         ),
     ),
     "flickr8k-fast": (
         Stage("1-frozen", _frozen({"name": "mobilenet_v2"}, 256)),
-        Stage(
-            "2-taught",
-            {
-                "TrainingOptions": {
-                    "epochs": 5,
-                    "batch_size": 16,
-                    "fine_tune": "all",
-                    "augment": True,
-                    "learning_rate": 4e-4,
-                    "encoder_learning_rate": 1e-4,
-                }
-            },
-            teachers=("accurate",),
-        ),
+        Stage("2-taught", _taught(epochs=10, learning_rate=4e-4, encoder_learning_rate=1e-4), teachers=("accurate",)),
     ),
     "coco": (
         Stage(
@@ -185,38 +194,59 @@ def train_preset(
     write_atomically(output / _RECORD, lambda part: part.write_text(record, encoding="utf-8"))
     stages = PRESETS[preset]
 
-    def model(name: str) -> str:
-        return str(output / f"{name}.safetensors")
+    def model(name: str) -> Path:
+        return output / f"{name}.safetensors"
 
     previous = ""
     for number, stage in enumerate(stages, 1):
-        folder, done = output / stage.name, output / f"{stage.name}.safetensors"
-        if not done.exists():
-            report(f"Stage {number} of {len(stages)}, {stage.name}:")
-            unfinished = folder / "resume.pt"
+        numbered = [f"{stage.name}-run-{run}" for run in range(1, stage.runs + 1)]
+        runs = numbered if stage.runs > 1 else [stage.name]
+        for index, run in enumerate(runs):
+            if model(stage.name).exists() or model(run).exists():
+                continue
+            report(f"Stage {number} of {len(stages)}, {run}:")
+            unfinished = output / run / "resume.pt"
             if not unfinished.exists():  # stopped before its first save, if at all: nothing to go on from
-                shutil.rmtree(folder, ignore_errors=True)
-            # A seed of its own for each stage, or it would see the order and the crops of the one before.
-            seed = given.get("TrainingOptions", {}).get("seed", TrainingOptions().seed) + number - 1
+                shutil.rmtree(output / run, ignore_errors=True)
+            # A seed of its own for each run, or it would see the order and the crops of the one before.
+            first = given.get("TrainingOptions", {}).get("seed", TrainingOptions().seed)
+            seed = first + number - 1 + len(stages) * index
             best = train(
                 data,
                 given=_merge(_merge(stage.options, given), {"TrainingOptions": {"seed": seed}}),
-                output=folder,
+                output=output / run,
                 features=features,
                 resume=unfinished.exists(),
-                start_from=model(stage.start or previous) if previous else None,
-                teachers=[name if name in MODELS else model(name) for name in stage.teachers],
+                start_from=str(model(stage.start or previous)) if previous else None,
+                teachers=[name if name in MODELS else str(model(name)) for name in stage.teachers],
                 final=stage is stages[-1],
                 device=device,
                 report=report,
             )
             if best is None:
                 return None
-            best.rename(done)
+            # A mean needs no best epoch: measured, the last ones' is the better one.
+            (best if stage.runs == 1 else best.with_name("last.safetensors")).rename(model(run))
+        if not model(stage.name).exists():
+            save_model(model(stage.name), _mean([load_model(model(run)) for run in runs]))
         previous = stage.name
     finished = output / "captioner.safetensors"
-    save_model(finished, load_model(output / f"{stages[-1].name}.safetensors"), small=True)
+    save_model(finished, load_model(model(stages[-1].name)), small=True)
     return finished
+
+
+def _mean(files: list[ModelFile]) -> ModelFile:
+    """The model with the mean of each weight (Wortsman et al. 2022, "Model soups"), of runs from one start."""
+    states = [file.model.state_dict() for file in files]
+    mean = {
+        name: torch.stack([state[name] for state in states]).mean(0) if weight.is_floating_point() else weight
+        for name, weight in states[0].items()
+    }
+    files[0].model.load_state_dict(mean)
+    first = files[0].provenance
+    seeds = [file.provenance["training"]["seed"] for file in files]
+    origin = {name: value for name, value in first.items() if name != "val"}  # scores of one run
+    return replace(files[0], provenance={**origin, "training": {**first["training"], "seed": seeds}})
 
 
 def _merge(options: Given, given: Given) -> Given:
