@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -86,6 +86,7 @@ def test_padding_changes_no_loss():
         caption_loss(decoder, features, torch.full_like(tokens, PAD))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.floats(0, 1))
 def test_the_learning_rate_rises_then_falls(steps, warmup):
     """Between 0 and 1 of its peak at every step, rising in the warm-up, falling after it."""

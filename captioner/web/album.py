@@ -53,6 +53,8 @@ def build_album(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
     with gr.Row(elem_classes="controls"):
         with gr.Column(scale=2, min_width=300):
             files = gr.File(file_count="multiple", label="Photos, or a zip of them", height=180, elem_id="album-files")
+            # Gradio's example in its API description is a file on GitHub.
+            files.example_payload = files.example_value = lambda: None  # type: ignore[method-assign]
         with gr.Column(scale=1, min_width=300):
             model = gr.Radio(list(captioners), value=first, label="Model", visible=len(captioners) > 1)
             with gr.Row():
