@@ -12,7 +12,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captioner.errors import CaptionerError, DataError, ImageError, ModelFileError, OptionError, TrainingError
+    from captioner.errors import (
+        CaptionerError,
+        DataError,
+        ImageError,
+        ModelFileError,
+        OptionError,
+        TrainingError,
+        VideoError,
+    )
     from captioner.generation import Caption, Word
     from captioner.options import SearchOptions
     from captioner.predictor import Captioner
@@ -30,6 +38,7 @@ _HOMES = {
     "ModelFileError": "captioner.errors",
     "OptionError": "captioner.errors",
     "TrainingError": "captioner.errors",
+    "VideoError": "captioner.errors",
 }
 
 __all__ = [
@@ -42,6 +51,7 @@ __all__ = [
     "OptionError",
     "SearchOptions",
     "TrainingError",
+    "VideoError",
     "Word",
 ]
 

@@ -3,6 +3,7 @@
     CaptionerError
     ├── OptionError       an option has a value it cannot have, or options do not go together
     ├── ImageError        a picture cannot be read
+    ├── VideoError        a clip cannot be read, or not to its end
     ├── DataError         a data set cannot be recognised, or has problems
     ├── ModelFileError    a model file or a resume file cannot be used
     └── TrainingError     training cannot go on
@@ -22,6 +23,10 @@ class OptionError(CaptionerError):
 
 class ImageError(CaptionerError):
     """A picture cannot be read."""
+
+
+class VideoError(CaptionerError):
+    """A clip cannot be read, or not to its end."""
 
 
 class DataError(CaptionerError):
