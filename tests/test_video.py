@@ -1,4 +1,4 @@
-"""The promises of captioner.video, kept on clips that are drawn here."""
+"""The promises of captioner.video and of `python -m captioner video`, kept on clips that are drawn here."""
 
 import contextlib
 import gc
@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioner import Captioner, images
+from captioner import Captioner, cli, images
 from captioner.errors import CaptionerError, OptionError, VideoError
 from captioner.generation import Caption
 from captioner.options import VideoOptions
@@ -834,6 +834,84 @@ def test_timestamps_carry_over():
     assert timestamp(59.9996) == "00:01:00.000"
     assert timestamp(3661.25) == "01:01:01.250"
     assert timestamp(360_000) == "100:00:00.000"
+
+
+# The command
+
+
+def call(capsys, *arguments):
+    status = cli.main(["video", *map(str, arguments)])
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+
+def test_one_line_a_scene(clip, model, capsys):
+    """Path, start, end and caption, with tabs between; standard output is data only; all good is 0."""
+    status, out, err = call(capsys, clip, "--model", model)
+    assert (status, err) == (0, "")
+    rows = [line.split("\t") for line in out.splitlines()]
+    scenes = list(caption_video(clip, Captioner.load(model)))
+    assert rows == [[str(clip), timestamp(s.start), timestamp(s.end), s.caption.text] for s in scenes]
+    assert rows[-1][2] == "00:00:10.000"
+
+
+def test_json_and_subtitles(clip, model, capsys):
+    """One JSON object a scene, or the whole subtitle file of one clip."""
+    scenes = list(caption_video(clip, Captioner.load(model)))
+    for flags in (["--json"], ["--format", "json"]):
+        status, out, _ = call(capsys, clip, "--model", model, *flags)
+        assert status == 0
+        assert [json.loads(line) for line in out.splitlines()] == [
+            {"path": str(clip), **record} for record in to_records(scenes)
+        ]
+    assert call(capsys, clip, "--model", model, "--format", "vtt")[1] == to_webvtt(scenes)
+    assert call(capsys, clip, "--model", model, "--format", "srt")[1] == to_srt(scenes)
+
+
+def test_a_bad_clip_is_named_skipped_and_status_1(clip, model, tmp_path, capsys):
+    """The others get their captions all the same, and one cut short those of what is there."""
+    (tmp_path / "no.mp4").write_text("no clip")
+    data = write_clip(tmp_path / "cut.mkv", moving(2, 3)).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: int(0.7 * len(data))])
+    paths = [tmp_path / "no.mp4", tmp_path / "cut.mkv", tmp_path / "missing\n.mp4", clip]
+    status, out, err = call(capsys, *paths, "--model", model)
+    assert status == 1
+    assert {line.split("\t")[0] for line in out.splitlines()} == {str(tmp_path / "cut.mkv"), str(clip)}
+    assert len(err.splitlines()) == 3
+    for part in ("no.mp4 is not a clip", "cut.mkv breaks off", "does not exist"):
+        assert part in err
+    assert "Traceback" not in err
+    status, out, err = call(capsys, tmp_path / "no.mp4", "--model", model, "--format", "vtt")
+    assert (status, out) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.mp4", "b.mp4", "--format", "vtt"], "--format vtt writes the subtitles of one clip, not of 2"),
+        (["a.mp4", "--shortest-scene", "0"], "--shortest-scene is 0.0: it must be at least 0.1"),
+        (["a.mp4", "--longest-gap", "0.5"], "--longest-gap is 0.5, less than --shortest-scene 1.0"),
+        (["a.mp4", "--max-minutes", "nan"], "--max-minutes is nan"),
+        (["a.mp4", "--beam-size", "0"], "--beam-size is 0"),
+        (["a.mp4", "--model", "nowhere"], "no model file nowhere"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_2(arguments, said, model, capsys):
+    """No traceback, and nothing on standard output."""
+    status, out, err = call(capsys, *arguments, *([] if "--model" in arguments else ["--model", model]))
+    assert (status, out) == (2, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_options_reach_the_scenes(clip, model, capsys):
+    """A look every second gives no fewer scenes than one every minute; a limit refuses the clip."""
+    few = call(capsys, clip, "--model", model, "--longest-gap", "60", "--json")[1].splitlines()
+    many = call(capsys, clip, "--model", model, "--longest-gap", "1", "--json")[1].splitlines()
+    assert 1 <= len(few) <= len(many)
+    status, _, err = call(capsys, clip, "--model", model, "--max-minutes", "0.1")
+    assert status == 1
+    assert "lasts longer than the 0.1 minutes allowed" in err
 
 
 def test_errors_of_the_model_are_not_the_clips(clip, captioner):

@@ -61,7 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
             captions = captioner.caption_pixels([pixels for _, pixels in read], search=search)
             with bar.external_write_mode(file=sys.stdout):
                 for (path, _), caption in zip(read, captions, strict=True):
-                    print(json.dumps(_record(path, caption)) if chosen.json else f"{_one_line(path)}\t{caption.text}")
+                    print(json.dumps(_record(path, caption)) if chosen.json else f"{one_line(path)}\t{caption.text}")
             bar.update(len(group))
     sys.stdout.flush()
     return 1 if failed else 0
@@ -90,6 +90,6 @@ def _record_of(caption: "Caption") -> dict[str, Any]:
     }
 
 
-def _one_line(path: str) -> str:
+def one_line(path: str) -> str:
     """The path, with the characters that would break a line of path, tab, caption written as escapes."""
     return path.translate({ord(c): repr(c)[1:-1] for c in "\t\n\r"}).encode(errors="backslashreplace").decode()
