@@ -40,7 +40,7 @@ SMALL = 16
 # FFmpeg's names for the formats that people keep clips in: MP4, MOV and 3GP are "mov", MKV and WebM "matroska", MPEG
 # "mpeg" and "mpegts", WMV "asf". All others stay shut, above all those that name further files or addresses to be
 # opened (HLS and DASH playlists, concat scripts, image sequences, SDP) and those that read devices.
-_FORMATS = "mov,matroska,avi,mpegts,mpeg,asf,flv,ogg,gif"
+_LOCKS = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,asf,flv,ogg,gif", "protocol_whitelist": "none"}
 
 _KNOWN = "MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV, Ogg or GIF"
 
@@ -94,7 +94,7 @@ def open_clip(path: str | os.PathLike[str], options: VideoOptions | None = None)
             container = av.open(
                 file,
                 "r",
-                container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "none"},
+                container_options=_LOCKS,
                 options={"max_pixels": str(images.MAX_PIXELS)},  # for what is decoded while opening
                 metadata_errors="ignore",
                 io_open=_refuse,

@@ -22,8 +22,8 @@ from captioner.options import VideoOptions
 from captioner.video.clip import Moment
 
 LEAST_CHANGE = 10.0
-"""Mean difference of a cut, of 255. Small copies of two unrelated photos differ by 22 and more, most by 55 and more (400
-of Flickr8k); those of neighbouring frames by 0 to 4 in a quiet shot and by up to 18 in a bicycle race."""
+"""Mean difference of a cut, of 255. Small copies of two unrelated photos differ by 22 and more, most of them by 55 and
+more (400 of Flickr8k); those of neighbouring frames by 0 to 4 in a quiet shot and by up to 18 in a bicycle race."""
 
 TIMES_OTHERS = 2.0
 """How many times as great as the changes around it the change at a cut is."""
