@@ -228,6 +228,7 @@ def test_a_long_shot_is_looked_at_again():
     assert starts([0] * 25 * 12) == [0, 125, 250]
     assert starts([0] * 25 * 12, longest=3) == [0, 75, 150, 225]
     assert starts([0] * 135 + [60] + [0] * 60) == [0, 135]
+    assert starts([0] * 20 + [60] + [0] * 80, longest=1) == [0, 45, 70]  # counted from what the picture shows
     assert starts([0] * 25 * 5 + [0] * 20) == [0]  # the rest is too short for a scene of its own
 
 
@@ -547,6 +548,48 @@ def test_a_clip_damaged_in_the_middle_goes_on_after_it(clip, tmp_path):
     assert times[-1] > 9.5
 
 
+def test_a_disk_that_fails_is_a_clip_cut_short(tmp_path, monkeypatch):
+    """What was read before is decoded to the last frame."""
+    path = write_clip(tmp_path / "clip.mp4", moving(2, 3, 1.5, 3.5), container={"movflags": "faststart"})
+    limit = int(0.7 * path.stat().st_size)
+
+    class Failing(clip_module._File):
+        def read(self, amount=-1, /):
+            if self.tell() >= limit:
+                raise OSError(5, "Input/output error")
+            return super().read(min(amount, limit - self.tell()))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clip_module, "_File", Failing)
+        with open_clip(path) as opened:
+            times = [moment.time for moment in opened.frames()]
+    assert "breaks off" in opened.damage
+    path.write_bytes(path.read_bytes()[:limit])
+    with open_clip(path) as opened:
+        assert times == [moment.time for moment in opened.frames()]
+    assert 2 < times[-1] < 9
+
+
+def test_odd_places_and_names_in_a_file_are_borne(tmp_path, capfd):
+    """A part that claims to end beyond all bounds, and a title in no encoding: the frames come, and nothing is printed."""
+    path = write_clip(tmp_path / "clip.wmv", moving(1), codec="wmv2")
+    data = bytearray(path.read_bytes())
+    data[46:54] = (1 << 62).to_bytes(8, "little")  # the length of the first object in the header
+    path.write_bytes(data)
+    with open_clip(path) as opened:
+        assert len(list(opened.frames())) == RATE
+    named = tmp_path / "named.mkv"
+    with av.open(str(named), "w") as file:
+        file.metadata["title"] = "a title"
+        stream = file.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(scenery(0), format="rgb24")))
+        file.mux(stream.encode())
+    named.write_bytes(named.read_bytes().replace(b"a title", b"\xff\xfe\xfd\xfctle"))
+    assert len(shots_of(named)) == 1
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("form", ["mp4", "matroska", "mpegts", "avi", "gif"])
 def test_bytes_turned_at_random_are_never_more_than_an_error(form, tmp_path):
     """No exception but VideoError, no crash, no time that goes back."""
@@ -761,6 +804,14 @@ def test_a_clip_gets_the_captions_of_its_pictures(clip, captioner):
     assert 0 <= shares[0] < 0.2
     assert shares[-1] == 1
     assert len(shares) <= 101
+
+
+def test_thumbnails_are_small(captioner, tmp_path):
+    """Whatever the size of the clip: a few kilobytes a scene."""
+    path = write_clip(tmp_path / "large.mp4", [np.tile(scenery(0), (8, 8, 1))] * 2)
+    (scene,) = caption_video(path, captioner)
+    assert Image.open(io.BytesIO(scene.thumbnail)).size == (320, 192)
+    assert len(scene.thumbnail) < 50_000
 
 
 def test_scenes_of_a_damaged_clip_come_before_the_error(tmp_path, captioner):

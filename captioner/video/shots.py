@@ -70,7 +70,7 @@ def find_shots(moments: Iterable[Moment], options: VideoOptions | None = None) -
     begun: list[_Beginning] = []
     end = 0.0
     reach = min(AROUND, options.shortest / 2)
-    shortest = options.shortest - 0.001  # a clock's ticks may be a little off the whole second
+    shortest, longest = options.shortest - 0.001, options.longest - 0.001  # a clock's ticks are a little off
     for time, cut, moment in _judged(moments, reach):
         start, end = time, moment.end
         if cut:
@@ -78,7 +78,7 @@ def find_shots(moments: Iterable[Moment], options: VideoOptions | None = None) -
                 short = begun.pop()
                 if short.cut:  # what follows takes its place; a mere look is forgotten
                     start = short.start
-        elif time - begun[-1].looked < options.longest:
+        elif time - begun[-1].looked < longest:
             continue
         begun.append(_Beginning(start, time, cut, moment.picture()))
         if len(begun) > 2:  # the last may still turn out too short, the one before cannot
