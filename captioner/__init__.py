@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ModelFileError,
         OptionError,
         TrainingError,
+        VideoError,
     )
     from captioner.generation import Caption, Word
     from captioner.options import SearchOptions
@@ -39,6 +40,7 @@ _HOMES = {
     "ModelFileError": "captioner.errors",
     "OptionError": "captioner.errors",
     "TrainingError": "captioner.errors",
+    "VideoError": "captioner.errors",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "OptionError",
     "SearchOptions",
     "TrainingError",
+    "VideoError",
     "Word",
 ]
 

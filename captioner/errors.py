@@ -4,6 +4,7 @@
     ├── OptionError       an option has a value it cannot have, or options do not go together
     ├── ImageError        a picture cannot be read
     ├── ArchiveError      a zip of pictures, or an entry of it, cannot be used
+    ├── VideoError        a clip cannot be read, or not to its end
     ├── DataError         a data set cannot be recognised, or has problems
     ├── ModelFileError    a model file or a resume file cannot be used
     ├── TrainingError     training cannot go on
@@ -28,6 +29,10 @@ class ImageError(CaptionerError):
 
 class ArchiveError(CaptionerError):
     """A zip of pictures, or an entry of it, cannot be used."""
+
+
+class VideoError(CaptionerError):
+    """A clip cannot be read, or not to its end."""
 
 
 class DataError(CaptionerError):

@@ -98,7 +98,7 @@ def read_image(source: ImageSource, *, at_least: int | None = None) -> Image.Ima
     if isinstance(source, bytes):
         data, name = source, "the picture"
     elif isinstance(source, str | os.PathLike):
-        name = _printable(source)
+        name = printable(source)
         data = _read_file(source, name)
     else:
         raise ImageError(
@@ -181,7 +181,7 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
         # os.walk passes over such a folder by default, and nobody would miss its pictures.
         what = "is not a folder" if isinstance(error, FileNotFoundError | NotADirectoryError) else "cannot be listed"
         raise ImageError(
-            f"{_printable(error.filename)} {what} ({error.strerror}): give a folder that you may read."
+            f"{printable(error.filename)} {what} ({error.strerror}): give a folder that you may read."
         ) from error
 
     found = []
@@ -193,7 +193,7 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(found)
 
 
-def _printable(path: str | os.PathLike[str]) -> str:
+def printable(path: str | os.PathLike[str]) -> str:
     """A file's name for a message of one line: control characters and undecodable bytes are escaped."""
     text = os.fsdecode(path)
     return text if text.isprintable() and text else repr(text)

@@ -184,6 +184,35 @@ class SearchOptions(_Checked):
 
 
 @dataclass(frozen=True)
+class VideoOptions(_Checked):
+    """Where a clip is looked at."""
+
+    shortest: float = option(
+        1.0,
+        "seconds a scene lasts at least; a shorter one is joined to what follows",
+        minimum=0.1,
+        maximum=3600.0,
+        flag="shortest-scene",
+    )
+    longest: float = option(
+        5.0,
+        "seconds after which a shot that goes on is seen again",
+        minimum=0.1,
+        maximum=3600.0,
+        flag="longest-gap",
+    )
+    max_minutes: float = option(60.0, "minutes a clip lasts at most; a longer one is refused", minimum=0.1, maximum=1e5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.longest < self.shortest:
+            raise OptionError(
+                f"--longest-gap is {self.longest}, less than --shortest-scene {self.shortest}: make it longer, or the "
+                "shortest scene shorter."
+            )
+
+
+@dataclass(frozen=True)
 class TrainingOptions(_Checked):
     """How the model learns."""
 

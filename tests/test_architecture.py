@@ -16,6 +16,7 @@ FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"generation"},
     {"evaluation"},
     {"predictor", "training", "report"},
+    {"video"},
     {"cli", "web"},
     {"__main__", "app", "train"},
 ]
@@ -30,6 +31,7 @@ ONLY_IN = {
     "starlette": "web",
     "nltk": "metrics",
     "torchvision": "encoder",
+    "av": "video",
 }
 TORCHLESS = {"errors", "options", "text", "formats", "cli", "__main__", "app", "train"}
 
@@ -73,7 +75,7 @@ def test_imports_point_down(path):
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_packages_stay_in_their_rooms(path):
-    """gradio, fastapi and uvicorn in web/, nltk in metrics/, torchvision in the encoder: the rest runs without them."""
+    """gradio, fastapi and uvicorn in web/, nltk in metrics/, torchvision in the encoder, av in video/: the rest runs without them."""
     for name in imports(path):
         home = ONLY_IN.get(name.split(".")[0])
         assert home is None or home == room_of(path), f"{path.name} imports {name}"
@@ -85,6 +87,6 @@ def test_help_needs_no_torch(path):
     if room_of(path) not in TORCHLESS:
         return
     for name in imports(path, top_level_only=True):
-        assert name.split(".")[0] not in ("torch", "torchvision", "gradio", "numpy")
+        assert name.split(".")[0] not in ("torch", "torchvision", "gradio", "numpy", "av")
         if name.startswith("captioner."):
             assert name.split(".")[1] in TORCHLESS, f"{path.name} imports {name} at the top"

@@ -235,14 +235,17 @@ def test_export_writes_half_precision(model, tmp_path, capsys):
     assert load_model(tmp_path / "half.safetensors").provenance == {"data": "nothing", "note": "Cats it calls dogs."}
 
 
-@pytest.mark.parametrize("door", [["-m", "captioner"], ["-m", "captioner", "caption"], ["train.py"], ["app.py"]])
+@pytest.mark.parametrize(
+    "door",
+    [["-m", "captioner"], ["-m", "captioner", "caption"], ["-m", "captioner", "video"], ["train.py"], ["app.py"]],
+)
 def test_help_answers_without_torch(door):
     """--help works at every door, and loads neither torch nor gradio, which would take seconds."""
     script = (
         "import runpy, sys; sys.argv = sys.argv[1:]; "
         "module = sys.argv[0] == '-m'; sys.argv = sys.argv[1:] if module else sys.argv\n"
         "try: runpy.run_module(sys.argv[0], run_name='__main__') if module else runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit as stop: print(stop.code, sorted({'torch', 'gradio', 'numpy', 'PIL'} & set(sys.modules)))"
+        "except SystemExit as stop: print(stop.code, sorted({'torch', 'gradio', 'numpy', 'PIL', 'av'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *door, "--help"], capture_output=True, text=True, check=False, cwd=ROOT

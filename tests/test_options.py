@@ -11,13 +11,14 @@ from captioner.options import (
     ImageOptions,
     SearchOptions,
     TrainingOptions,
+    VideoOptions,
     add_arguments,
     from_dict,
     given,
     to_dict,
 )
 
-ALL = (ImageOptions, EncoderOptions, DecoderOptions, SearchOptions, TrainingOptions)
+ALL = (ImageOptions, EncoderOptions, DecoderOptions, SearchOptions, TrainingOptions, VideoOptions)
 
 
 @pytest.mark.parametrize("cls", ALL)
@@ -37,6 +38,7 @@ def test_options_survive_json(cls):
         (SearchOptions, {"length_penalty": float("nan")}, "--length-penalty is nan"),
         (DecoderOptions, {"heads": 3}, "--heads is 3"),
         (DecoderOptions, {"hidden_size": 300}, "not a divisor of --hidden-size 300"),
+        (VideoOptions, {"longest": 0.5}, "--longest-gap is 0.5, less than --shortest-scene 1.0"),
         (TrainingOptions, {"label_smoothing": 1.5}, "at most 0.9"),
     ],
 )

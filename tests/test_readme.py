@@ -66,11 +66,17 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     """Typed as written, with a photo where it expects one."""
     if not BUNDLED.exists():
         pytest.skip("there is no bundled model yet")
+    import av
     from PIL import Image
 
     monkeypatch.chdir(tmp_path)
     for name in ("photo.jpg", "other.jpg"):
         Image.new("RGB", (80, 60), "green").save(name)
+    with av.open("clip.mp4", "w") as file:
+        stream = file.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 80, 60, "yuv420p"
+        file.mux(stream.encode(av.VideoFrame.from_image(Image.open("photo.jpg"))))
+        file.mux(stream.encode())
     # Those for a server run in test_programs.py.
     blocks = [block for language, block in BLOCKS if language == "python" and "127.0.0.1" not in block]
     assert blocks

@@ -87,7 +87,7 @@ def _captions(
 def _lines(form: str, captions: "Iterable[tuple[str, Caption]]") -> Iterator[str]:
     """What is printed, as soon as it can be."""
     if form == "text":
-        return (f"{_one_line(path)}\t{caption.text}" for path, caption in captions)
+        return (f"{one_line(path)}\t{caption.text}" for path, caption in captions)
     if form == "json":
         return (json.dumps(_record(path, caption)) for path, caption in captions)
     files = (CaptionedFile(path, caption.text) for path, caption in captions)
@@ -111,6 +111,6 @@ def _record(path: str, caption: "Caption") -> dict[str, Any]:
     return {"path": path, **record(caption), "alternatives": [record(other) for other in caption.alternatives]}
 
 
-def _one_line(path: str) -> str:
+def one_line(path: str) -> str:
     """The path, with the characters that would break a line of path, tab, caption written as escapes."""
     return path.translate({ord(c): repr(c)[1:-1] for c in "\t\n\r"}).encode(errors="backslashreplace").decode()
