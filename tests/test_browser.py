@@ -11,10 +11,12 @@ from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from captioner.options import MODELS
+from tests.clips import moving, write_clip
 
 pytest.importorskip("gradio", reason="the page needs gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
@@ -298,7 +300,7 @@ def test_many_photos(browser: Browser, address: str, tmp_path: Path) -> None:
     expect(page.locator("#album-progress")).to_contain_text("2 photos captioned", timeout=40_000)
     expect(page.locator("#album-progress .problem")).to_contain_text("broken.jpg")
     expect(page.locator("#album-progress .problem")).to_contain_text("leads out of its folder")
-    page.wait_for_function("[...document.querySelectorAll('.album img')].every((image) => image.naturalWidth > 0)")
+    page.wait_for_function("[...document.querySelectorAll('#album img')].every((image) => image.naturalWidth > 0)")
     page.get_by_label("Caption of trip/lion.jpg").fill('My "own" words, as ever')
     page.screenshot(path=tmp_path / "album.png", full_page=True)
     with page.expect_download() as download:
@@ -312,6 +314,49 @@ def test_many_photos(browser: Browser, address: str, tmp_path: Path) -> None:
         assert sorted(archive.namelist()) == ["lion.txt", "trip/lion.txt"]
         assert archive.read("trip/lion.txt").decode().strip() == 'My "own" words, as ever'
     assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+    visit.close()
+
+
+def test_a_clip(browser: Browser, address: str, tmp_path: Path) -> None:
+    """Its scenes, a click that goes there, subtitles in the player as they are edited, and as files."""
+    photos = [Image.open(path).convert("RGB").resize((160, 96)) for path in (LION, LION.with_name("tower.jpg"))]
+    write_clip(tmp_path / "clip.webm", (np.asarray(photos[step // 24]) for step in range(48)), codec="libvpx-vp9")
+    visit = Visit(browser, address)
+    page = visit.page
+    page.get_by_role("tab", name="A clip").click()
+    page.set_input_files("#clip-file input[type=file]", str(tmp_path / "clip.webm"))
+    expect(page.get_by_role("cell", name="clip.webm")).to_be_visible(timeout=20_000)
+    page.wait_for_timeout(1000)  # the upload
+    page.get_by_role("button", name="Caption it").click()
+    expect(page.locator("#clip-progress")).to_contain_text("2 scenes", timeout=40_000)
+    caption = page.get_by_label("Caption of 0:02 to 0:04")
+    caption.fill("A tower at dusk")
+    page.get_by_role("button", name="Go to 0:02 to 0:04").click()
+    page.wait_for_function("document.querySelector('#player video').currentTime > 2")
+    page.wait_for_function(
+        "document.querySelector('#player video').textTracks[0].activeCues[0]?.text == 'A tower at dusk'"
+    )
+    page.screenshot(path=tmp_path / "clip.png", full_page=True)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="WebVTT").click()
+    assert "00:00:02.000 --> 00:00:04.000\nA tower at dusk\n" in download.value.path().read_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+    visit.close()
+
+
+def test_a_clip_that_the_browser_cannot_play(browser: Browser, address: str, tmp_path: Path) -> None:
+    """It is captioned all the same, and the page says why there is no player."""
+    write_clip(tmp_path / "clip.avi", moving(2), codec="mpeg4")
+    visit = Visit(browser, address, width=400)
+    page = visit.page
+    page.get_by_role("tab", name="A clip").click()
+    page.set_input_files("#clip-file input[type=file]", str(tmp_path / "clip.avi"))
+    expect(page.get_by_role("cell", name="clip.avi")).to_be_visible(timeout=20_000)
+    page.wait_for_timeout(1000)  # the upload
+    page.get_by_role("button", name="Caption it").click()
+    expect(page.locator("#clip-progress")).to_contain_text("1 scene", timeout=40_000)
+    expect(page.get_by_text("does not play such clips")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
     visit.close()
 
 

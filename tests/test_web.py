@@ -1,8 +1,6 @@
 """The page and its server, through the routes a browser uses; test_browser.py looks at it in a real one."""
 
-import asyncio
 import io
-import json
 import re
 import socket
 import subprocess
@@ -20,110 +18,31 @@ from PIL import Image
 
 from captioner.checkpoint import ModelFile
 from captioner.errors import ImageError, OptionError
-from captioner.model import CaptionModel, ModelOptions
-from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, WebOptions
+from captioner.options import SearchOptions, WebOptions
 from captioner.predictor import Captioner
-from captioner.text import SPECIAL_WORDS, Vocabulary
 from tests.hostile import encoded, noise, write_hostile_files
+from tests.visitors import ADDRESS, Visitor, made, small_captioner
 
 pytest.importorskip("gradio", reason="the page needs gradio")
 
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from captioner.web import server
 from captioner.web.photo import EXAMPLES
-from captioner.web.server import create_app
 
 ROOT = Path(__file__).parent.parent
-WORDS = ["a", "dog", "runs", "over", "the", "grass"]
 
 
 @pytest.fixture(scope="module")
 def captioner() -> Captioner:
-    """A small model with random weights: its captions mean nothing, and everything else about it is real."""
-    torch.manual_seed(0)
-    vocabulary = Vocabulary([*SPECIAL_WORDS, *WORDS])
-    decoder = DecoderOptions(hidden_size=64, embedding_size=64)
-    model = CaptionModel(ModelOptions(ImageOptions(), EncoderOptions(), decoder, len(vocabulary))).eval()
-    origin = {"data": "<Flickr8k>", "pictures": {"train": 6000, "val": 1000}}
-    return Captioner(ModelFile(model, vocabulary, SearchOptions(max_length=7), origin), torch.device("cpu"))
-
-
-def made(captioner: Captioner, options: WebOptions, **others: Captioner) -> FastAPI:
-    """The application, with the model "first" and maybe others. Made inside a running event loop: outside one, Gradio opens several that nobody closes."""
-
-    async def make() -> FastAPI:
-        return create_app({"first": captioner, **others}, options)
-
-    return asyncio.run(make())
-
-
-class Visitor:
-    """Someone at the page, without a browser."""
-
-    def __init__(self, client: TestClient) -> None:
-        self.client = client
-        self.grown: list[Any] = []
-        config = client.get("/config").json()
-        self.root = config["root"]
-        self.function = next(  # the page's own call: photo, model, method and seven sliders
-            part["id"]
-            for part in config["dependencies"]
-            if len(part["inputs"]) == 10 and "change" in dict(map(reversed, part["targets"]))
-        )
-
-    def upload(self, data: bytes, name: str = "photo.jpg") -> dict[str, Any]:
-        """A file as the page's own upload leaves it."""
-        (path,) = self.client.post("/gradio_api/upload", files={"files": (name, data)}).json()
-        return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-
-    def ask(
-        self,
-        file: Any,
-        beam_size: Any = 3,
-        max_length: Any = 7,
-        length_penalty: Any = 0.0,
-        rerank: Any = 0.0,
-        diversity: Any = 1.0,
-        temperature: Any = 1.0,
-        nucleus: Any = 1.0,
-        *others: Any,
-        model: Any = "first",
-        method: Any = "Beam",
-    ) -> dict[str, Any]:
-        """What the page's queue answers: {"success": ..., "output": {"data": [photo, result, tree]}}."""
-        sliders = [beam_size, max_length, length_penalty, rerank, diversity, temperature, nucleus]
-        joined = self.client.post(
-            "/gradio_api/queue/join",
-            json={
-                "data": [file, model, method, *sliders, *others],
-                "fn_index": self.function,
-                "session_hash": "me",
-            },
-        )
-        assert joined.status_code == 200, joined.text
-        with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "me"}) as stream:
-            for line in stream.iter_lines():
-                said = json.loads(line.removeprefix("data: ") or "{}")
-                if said.get("msg") == "process_generating":
-                    self.grown.append(said["output"])
-                if said.get("msg") == "process_completed":
-                    return said
-        raise AssertionError("the queue ended without an answer")
-
-    def result(self, file: Any, *search: Any, model: Any = "first", method: Any = "Beam") -> str:
-        """The HTML at the right of the photo."""
-        answer = self.ask(file, *search, model=model, method=method)
-        assert answer["success"], answer
-        return answer["output"]["data"][1]
+    return small_captioner()
 
 
 @pytest.fixture(scope="module")
 def visitor(captioner: Captioner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        with TestClient(made(captioner, WebOptions()), base_url="http://127.0.0.1:7860") as client:
+        with TestClient(made(captioner, WebOptions()), base_url=ADDRESS) as client:
             yield Visitor(client)
 
 
@@ -226,7 +145,7 @@ def test_the_second_decoder_has_a_slider_where_there_is_one(
     """It reaches the search; a model that reads one way shows no such slider."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     captioner = Captioner(both_ways_file, torch.device("cpu"))
-    with TestClient(made(captioner, WebOptions()), base_url="http://127.0.0.1:7860") as client:
+    with TestClient(made(captioner, WebOptions()), base_url=ADDRESS) as client:
         other = Visitor(client)
         file = other.upload(PHOTO)
         results = [other.result(file, 5, 7, 1.5, rerank) for rerank in (0, 1)]
@@ -343,7 +262,7 @@ def test_the_server_reads_no_file_but_uploads(visitor: Visitor, tmp_path: Path) 
     secret.write_bytes(PHOTO)
     answer = visitor.ask({"path": str(secret), "meta": {"_type": "gradio.FileData"}})
     assert not answer["success"]
-    assert "Upload the picture" in str(answer)
+    assert "Upload the file" in str(answer)
     climbing = str(Path(visitor.upload(PHOTO)["path"]).parent) + "/../../.." + str(secret)
     assert not visitor.ask({"path": climbing, "meta": {"_type": "gradio.FileData"}})["success"]
     assert visitor.client.get(f"/gradio_api/file={secret}").status_code == 403
@@ -381,7 +300,7 @@ def test_the_page_says_what_the_model_learnt_from(visitor: Visitor) -> None:
 
 def examples(captioner: Captioner, options: WebOptions) -> list[str]:
     """The names of a page's example photos."""
-    client = TestClient(made(captioner, options), base_url="http://127.0.0.1:7860")
+    client = TestClient(made(captioner, options), base_url=ADDRESS)
     parts = client.get("/config").json()["components"]
     samples = [part["props"]["samples"] for part in parts if part["type"] == "dataset"]
     return [Path(sample[0]["path"]).stem for sample in (samples[0] if samples else [])]

@@ -12,6 +12,8 @@ from captioner.predictor import Explanation
 
 EMPTY = '<p class="waiting">Its caption will appear here.</p>'
 
+STOPPED = '<p class="sure" role="status">Stopped: what was captioned this far stays.</p>'
+
 Window = tuple[float, float, float, float]
 """What the model saw of a photo: left, top, right and bottom, in shares of its width and height."""
 
@@ -26,6 +28,18 @@ def problem(message: str) -> str:
     if message.startswith("the picture "):  # "The picture is not a picture" would be an odd thing to read
         message = message.replace("the picture", "This file", 1)
     return f"<p class='problem' role='alert'>{escape(message)}</p>"
+
+
+_TOLD = 20  # problems that are shown at a time
+
+
+def problems(found: list[str]) -> str:
+    """What is wrong with some of many files; nothing where nothing is."""
+    if not found:
+        return ""
+    rows = "".join(f"<li>{escape(text)}</li>" for text in found[:_TOLD])
+    more = f"<li>and {len(found) - _TOLD:,} more.</li>" if len(found) > _TOLD else ""
+    return f"<div class='problem' role='alert'><ul>{rows}{more}</ul></div>"
 
 
 def explained(explanation: Explanation, *, seconds: float, search: SearchOptions, window: Window, name: str) -> str:

@@ -154,42 +154,75 @@
     }
   }).observe(document, { childList: true, subtree: true });
 
-  // ---- many photos ----
+  // ---- many photos, and the scenes of a clip ----
 
   // The gallery grows as captions come: what is there already, and was edited perhaps, is left alone.
-  const card = (photo) => {
+  const card = (shown) => {
     const item = document.createElement("li");
     const image = Object.assign(document.createElement("img"), {
-      src: `gradio_api/file=${photo.path}`, alt: photo.caption, loading: "lazy",
+      src: `gradio_api/file=${shown.path}`, alt: shown.caption, loading: "lazy",
     });
-    const caption = Object.assign(document.createElement("textarea"), { value: photo.caption, rows: 2 });
-    caption.setAttribute("aria-label", `Caption of ${photo.name}`);
-    caption.addEventListener("input", () => (image.alt = caption.value));
-    const name = Object.assign(document.createElement("small"), { textContent: photo.name, title: photo.name });
-    item.append(image, caption, name);
-    item.photo = photo;
+    const caption = Object.assign(document.createElement("textarea"), { value: shown.caption, rows: 2 });
+    caption.setAttribute("aria-label", `Caption of ${shown.name}`);
+    caption.addEventListener("input", () => {
+      image.alt = caption.value;
+      subtitles();
+    });
+    const name = Object.assign(document.createElement("small"), { textContent: shown.name, title: shown.name });
+    if (shown.end === undefined) item.append(image);
+    else {
+      const there = Object.assign(document.createElement("button"), { type: "button", className: "there" });
+      there.setAttribute("aria-label", `Go to ${shown.name}`);
+      there.append(image);
+      item.append(there);
+    }
+    item.append(caption, name);
+    Object.assign(item, { shown, caption });
     return item;
   };
-  const album = (element, props, watch) => {
+  const gallery = (element, props, watch) => {
     const update = () => {
-      const list = element.querySelector(".album"), photos = props.value ?? [];
-      if (photos.length < list.children.length || list.firstChild?.photo.path !== photos[0]?.path) list.replaceChildren();
-      list.append(...photos.slice(list.children.length).map(card));
+      const list = element.querySelector(".gallery"), all = props.value ?? [], old = list.firstChild?.shown;
+      if (all.length < list.children.length || (old && JSON.stringify(old) !== JSON.stringify(all[0])))
+        list.replaceChildren();
+      list.append(...all.slice(list.children.length).map(card));
+      subtitles();
     };
     watch("value", update);
     update();
   };
-  const download = async (format, button) => {
-    const photos = [...document.querySelectorAll(".album li")].map(({ photo, children: [, caption] }) => {
-      const same = caption.value === photo.caption;  // what a person wrote has no probability
-      return {
-        name: photo.name, caption: caption.value,
-        ...(same ? { probability: photo.probability, alternatives: photo.alternatives } : {}),
-      };
-    });
+
+  // The clip's captions as its player's subtitles, as they are edited.
+  const player = () => document.querySelector("#player video");
+  const subtitles = () => {
+    const video = player(), scenes = [...document.querySelectorAll("#scenes li")];
+    if (!video) return;
+    const track = video.textTracks[0] ?? video.addTextTrack("captions", "captioner", "en");
+    track.mode = "showing";
+    while (track.cues.length) track.removeCue(track.cues[0]);
+    for (const { shown, caption } of scenes)
+      if (caption.value.trim()) track.addCue(new VTTCue(shown.start, shown.end, caption.value));
+  };
+  document.addEventListener("error", ({ target }) => {
+    if (target !== player()) return;  // AVI, say
+    target.insertAdjacentHTML("afterend", "<p class='hint'>This browser does not play such clips.</p>");
+    target.hidden = true;
+  }, true);
+  document.addEventListener("click", (event) => {
+    const there = event.target.closest?.(".there"), video = player();
+    if (!there || !video) return;
+    video.currentTime = there.closest("li").shown.start + 0.01;  // not the last frame of the scene before
+    video.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  });
+
+  const download = async ({ format, gallery }, button) => {
+    const captions = [...document.querySelectorAll(`#${gallery} li`)].map(({ shown, caption }) => ({
+      ...shown, caption: caption.value,
+      ...(caption.value === shown.caption ? {} : { probability: null, alternatives: [] }),  // a person's own words
+    }));
     const label = button.textContent;
-    const answer = await fetch("album", {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ format, photos }),
+    const answer = await fetch("download", {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ format, captions }),
     }).catch(() => null);
     if (!answer?.ok) {
       button.textContent = "It failed: try again";
@@ -204,8 +237,8 @@
   };
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.(".download");
-    if (button) download(button.dataset.format, button);
+    if (button) download(button.dataset, button);
   });
 
-  window.captioner = { album };
+  window.captioner = { gallery };
 })();

@@ -15,6 +15,7 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 from captioner.options import WebOptions
 from captioner.predictor import Captioner
 from captioner.web.album import build_album
+from captioner.web.clip import build_clip
 from captioner.web.photo import build_client, build_photo
 from captioner.web.queue import ModelQueue
 
@@ -45,9 +46,7 @@ class Page(gr.Blocks):
             # A client also sends the address at which it shows the upload; with no proxy Gradio does not read it.
             path = file["path"]
             if not isinstance(path, str) or "://" in path or not is_in_or_equal(path, get_upload_folder()):
-                raise gr.Error(
-                    "Upload the picture: this page takes no web addresses and no paths.", print_exception=False
-                )
+                raise gr.Error("Upload the file: this page takes no web addresses and no paths.", print_exception=False)
         return await super().preprocess_data(block_fn, inputs, *rest, **named)
 
 
@@ -66,7 +65,7 @@ def build_page(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
     """The page of some models, the first chosen. Raises ImageError where `options.examples` is no folder."""
     with Page(title="captioner", analytics_enabled=False, delete_cache=_CACHE) as page:
         gr.HTML(
-            "<h1>captioner</h1><p>Give it a photo, and it describes what it sees in one sentence. "
+            "<h1>captioner</h1><p>Give it a photo, an album or a clip, and it says in one sentence what it sees. "
             "Everything happens on the machine that serves this page.</p>",
             elem_id="head",
         )
@@ -74,6 +73,8 @@ def build_page(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
             build_photo(captioners, options, queue)
         with gr.Tab("Many photos", elem_id="tab-album"):
             build_album(captioners, queue)
+        with gr.Tab("A clip", elem_id="tab-clip"):
+            build_clip(captioners)
         build_client(captioners, queue)
         gr.HTML("".join(_about(name, captioner) for name, captioner in captioners.items()), elem_id="limits")
     return page

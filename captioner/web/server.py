@@ -30,8 +30,8 @@ from captioner.errors import OptionError
 from captioner.images import MAX_BYTES
 from captioner.options import WebOptions
 from captioner.predictor import Captioner
-from captioner.web.album import add_export
 from captioner.web.api import add_api
+from captioner.web.downloads import add_downloads
 from captioner.web.page import CSS, HEAD, build_page, model_line, theme
 from captioner.web.queue import ModelQueue
 
@@ -59,7 +59,7 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
     # FastAPI's own page of the API loads its scripts from a public server.
     app = FastAPIOffline(title="captioner", version=captioner.__version__, docs_url="/docs", redoc_url=None)
     add_api(app, captioners, queue)
-    add_export(app)
+    add_downloads(app)
     _strip_template()
     gr.mount_gradio_app(
         app,

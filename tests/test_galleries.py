@@ -1,0 +1,199 @@
+"""Many photos and clips on the page, through the routes a browser uses; test_browser.py looks at them in a real one."""
+
+import csv
+import io
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captioner.options import VideoOptions, WebOptions
+from captioner.predictor import Captioner
+from captioner.video import caption_video
+
+pytest.importorskip("gradio", reason="the page needs gradio")
+
+from fastapi.testclient import TestClient
+
+from captioner.web import album, clip
+from tests.clips import moving, write_clip
+from tests.hostile import encoded, noise
+from tests.visitors import ADDRESS, Visitor, made, small_captioner
+
+
+@pytest.fixture(scope="module")
+def captioner() -> Captioner:
+    return small_captioner()
+
+
+@pytest.fixture(scope="module")
+def visitor(captioner: Captioner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        with TestClient(made(captioner, WebOptions()), base_url=ADDRESS) as client:
+            yield Visitor(client)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten seconds with cuts at 2, 5 and 6.5."""
+    path: Path = write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", moving(2, 3, 1.5, 3.5))
+    return path
+
+
+def shown(answer: dict[str, Any]) -> list[Any]:
+    """What the page shows in the end."""
+    assert answer["success"], answer
+    found: list[Any] = answer["output"]["data"]
+    return found
+
+
+# Many photos
+
+
+def test_photos_and_zips_become_a_gallery(visitor: Visitor, captioner: Captioner) -> None:
+    """Each with its own caption, thumbnail and name; a broken one is named, and costs the others nothing."""
+    photos = [encoded(noise(seed=seed), "JPEG") for seed in range(3)]
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("trip/0.jpg", photos[1])
+        archive.writestr("0.jpg", photos[2])
+        archive.writestr("trip/broken.jpg", b"no picture")
+    uploads = [visitor.upload(photos[0], "0.jpg"), visitor.upload(file.getvalue(), "trip.zip")]
+    said, gallery, downloads = shown(visitor.call(visitor.button("Caption them"), [uploads, "first"]))
+    assert "3 photos captioned" in said
+    assert said.count("<li>") == 1
+    assert "trip/broken.jpg" in said
+    assert downloads["visible"]
+    captions = {photo["name"]: photo["caption"] for photo in gallery}
+    expected = [caption.text for caption in captioner(photos)]
+    assert captions == {"0.jpg": expected[0], "trip/0.jpg": expected[1], "0-2.jpg": expected[2]}
+    for photo in gallery:
+        thumbnail = visitor.client.get(f"/gradio_api/file={photo['path']}").content
+        assert max(Image.open(io.BytesIO(thumbnail)).size) <= 320
+
+
+def test_no_more_photos_than_a_page_can_hold(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ones are captioned, and the page says so."""
+    monkeypatch.setattr(album, "MOST", 2)
+    uploads = [visitor.upload(encoded(noise(seed=seed), "JPEG"), f"{seed}.jpg") for seed in range(4)]
+    said, gallery, _ = shown(visitor.call(visitor.button("Caption them"), [uploads, "first"]))
+    assert "Only the first 2 photos" in said
+    assert [photo["name"] for photo in gallery] == ["0.jpg", "1.jpg"]
+
+
+@pytest.mark.parametrize("title", ["Caption them", "Caption it"])
+def test_nothing_given_is_said(visitor: Visitor, title: str) -> None:
+    """Neither files nor a model that is here."""
+    assert "yet: drop" in str(shown(visitor.call(visitor.button(title), [None, "first"])))
+    file: Any = visitor.upload(b"whatever", "file.zip")
+    wrong = shown(visitor.call(visitor.button(title), [[file] if title == "Caption them" else file, "nobody"]))
+    assert "That model is not here: choose first." in str(wrong)
+
+
+# A clip
+
+
+def test_a_clip_becomes_scenes(visitor: Visitor, captioner: Captioner, drawn: Path) -> None:
+    """The same as `caption_video` gives, with the player, the pictures and how far it is in between."""
+    visitor.grown.clear()
+    file = visitor.upload(drawn.read_bytes(), "clip.mp4")
+    _, said, scenes, downloads = shown(visitor.call(visitor.button("Caption it"), [file, "first"]))
+    expected = list(caption_video(drawn, captioner))
+    assert [(one["start"], one["end"], one["caption"]) for one in scenes] == [
+        (scene.start, scene.end, scene.caption.text) for scene in expected
+    ]
+    assert f"{len(expected)} scene" in said
+    assert downloads["visible"]
+    assert visitor.client.get(f"/gradio_api/file={scenes[0]['path']}").content == expected[0].thumbnail
+    grown = str(visitor.grown)
+    assert f"gradio_api/file={file['path']}" in grown
+    assert "% of the clip" in grown
+
+
+@pytest.mark.parametrize(("data", "sentence"), [(b"no clip", "is not a clip"), (b"", "is empty")])
+def test_what_is_no_clip_gets_a_sentence(visitor: Visitor, data: bytes, sentence: str) -> None:
+    """It names the file as its owner does, and no path of the server."""
+    file = visitor.upload(data, "my clip.mp4")
+    _, said, scenes, downloads = shown(visitor.call(visitor.button("Caption it"), [file, "first"]))
+    assert f"my clip.mp4 {sentence}" in said
+    assert "/" not in said.replace("</p>", "")
+    assert scenes == []
+    assert not downloads["visible"]
+
+
+def test_a_clip_that_is_too_long_is_refused(visitor: Visitor, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the limit in the sentence."""
+    monkeypatch.setattr(clip, "MINUTES", 0.1)
+    file = visitor.upload(drawn.read_bytes(), "clip.mp4")
+    _, said, scenes, _ = shown(visitor.call(visitor.button("Caption it"), [file, "first"]))
+    assert "longer than the 0.1 minutes" in said
+    assert scenes == []
+
+
+def test_a_clip_does_not_keep_the_machine_for_ever(drawn: Path, captioner: Captioner, monkeypatch: Any) -> None:
+    """A clip that takes too long ends with a sentence."""
+    monkeypatch.setattr(clip, "PATIENCE", 0.0)
+    with pytest.raises(clip.VideoError, match="the longest that this page works on a clip"):
+        list(clip._scenes(drawn, captioner))
+
+
+def test_a_visitor_who_leaves_stops_the_work(drawn: Path, captioner: Captioner, monkeypatch: Any) -> None:
+    """Nobody's clip is read on after they have gone."""
+    ended: list[str] = []
+
+    def watched(path: Path, captioner: Captioner, *, options: VideoOptions, progress: Any) -> Iterator[Any]:
+        try:
+            for _ in range(10**6):
+                progress(0.0)
+                time.sleep(0.01)
+                yield from ()
+        finally:
+            ended.append(str(path))
+
+    monkeypatch.setattr(clip, "caption_video", watched)
+    scenes = clip._scenes(drawn, captioner)
+    next(scenes)
+    assert ended == []
+    scenes.close()  # type: ignore[attr-defined]
+    until = time.monotonic() + 30
+    while not ended and time.monotonic() < until:
+        time.sleep(0.01)
+    assert ended == [str(drawn)]
+
+
+# Downloads
+
+PHOTO = {"name": "a/b.jpg", "caption": 'Say "hi"', "probability": 0.5, "alternatives": ["Hi"]}
+
+
+def download(visitor: Visitor, form: str, *captions: dict[str, Any]) -> Any:
+    return visitor.client.post("/download", json={"format": form, "captions": captions})
+
+
+def test_downloads(visitor: Visitor) -> None:
+    """Each form carries the caption as it was edited, under a fitting name and type."""
+    answer = download(visitor, "csv", PHOTO)
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="captions.csv"'
+    assert list(csv.reader(answer.content.decode("utf-8-sig").splitlines())) == [
+        ["image", "caption"],
+        ["a/b.jpg", 'Say "hi"'],
+    ]
+    assert download(visitor, "jsonl", PHOTO).text.count("\n") == 1
+    assert download(visitor, "coco", PHOTO).json()[0]["caption"] == 'Say "hi"'
+    with zipfile.ZipFile(io.BytesIO(download(visitor, "txt", PHOTO).content)) as archive:
+        assert archive.namelist() == ["a/b.txt"]
+    scene = {"name": "0:00 to 0:02", "caption": "A dog", "start": 0, "end": 2.5}
+    assert download(visitor, "vtt", scene).text == "WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nA dog\n"
+    assert download(visitor, "srt", scene).text == "1\n00:00:00,000 --> 00:00:02,500\nA dog\n"
+
+
+def test_a_wrong_download_is_refused(visitor: Visitor) -> None:
+    """An unknown form, no captions, or a name that leads out of the archive."""
+    assert "choose csv" in download(visitor, "pdf", PHOTO).json()["error"]
+    assert download(visitor, "csv").status_code == 422
+    assert download(visitor, "vtt", {"name": "x", "caption": "x", "start": -1}).status_code == 422
