@@ -27,6 +27,9 @@ ALLOWED_NEIGHBOURS = {
 ONLY_IN = {
     "gradio": "web",
     "fastapi": "web",
+    "fastapi_offline": "web",
+    "jinja2": "web",
+    "pydantic": "web",
     "uvicorn": "web",
     "starlette": "web",
     "nltk": "metrics",
