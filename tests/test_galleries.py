@@ -19,7 +19,7 @@ pytest.importorskip("gradio", reason="the page needs gradio")
 
 from fastapi.testclient import TestClient
 
-from captioner.web import album, clip
+from captioner.web import album, clip, page
 from tests.clips import moving, write_clip
 from tests.hostile import encoded, noise
 from tests.visitors import ADDRESS, Visitor, made, small_captioner
@@ -197,3 +197,27 @@ def test_a_wrong_download_is_refused(visitor: Visitor) -> None:
     assert "choose csv" in download(visitor, "pdf", PHOTO).json()["error"]
     assert download(visitor, "csv").status_code == 422
     assert download(visitor, "vtt", {"name": "x", "caption": "x", "start": -1}).status_code == 422
+
+
+# What is left of a visit
+
+
+@pytest.mark.slow
+def test_nothing_outlives_its_hour(
+    captioner: Captioner, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos, zips, clips, and the small pictures that the page made of them are deleted (here after ten seconds)."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(page, "_CACHE", (1, 10))
+    with TestClient(made(captioner, WebOptions()), base_url=ADDRESS) as client:
+        visitor = Visitor(client)
+        photo, film = visitor.upload(encoded(noise(), "TIFF"), "a.tif"), visitor.upload(drawn.read_bytes(), "clip.mp4")
+        copy, _, _ = shown(visitor.ask(photo))
+        _, gallery, _ = shown(visitor.call(visitor.button("Caption them"), [[photo], "first"]))
+        _, _, scenes, _ = shown(visitor.call(visitor.button("Caption it"), [film, "first"]))
+        files = [photo, film, copy["value"], *gallery, *scenes]
+        assert len(files) >= 5
+        until = time.monotonic() + 60
+        while any(Path(file["path"]).exists() for file in files) and time.monotonic() < until:
+            time.sleep(0.5)
+        assert [file for file in files if Path(file["path"]).exists()] == []
