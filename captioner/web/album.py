@@ -20,7 +20,7 @@ from captioner.generation import Caption
 from captioner.images import read_image
 from captioner.predictor import BATCH, Captioner
 from captioner.web.downloads import MOST, PHOTOS, buttons
-from captioner.web.html import STOPPED, problem, problems
+from captioner.web.html import STOPPED, named, problem, problems
 from captioner.web.queue import ModelQueue
 
 _THUMBNAIL = 320
@@ -123,7 +123,7 @@ def _caption_all(
                 pixels = captioner.read(data)
                 picture = read_image(data, at_least=_THUMBNAIL)
             except ImageError as error:
-                wrong.append(f"{unique}: {error}")
+                wrong.append(named(error, unique))
                 continue
             picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
             path = save_pil_to_cache(picture, gallery.GRADIO_CACHE, format="jpeg")

@@ -23,10 +23,14 @@ def growing(text: str) -> str:
     return f"<p class='sentence growing' aria-busy='true'>{escape(text)}</p>"
 
 
+def named(error: Exception, name: str) -> str:
+    """What is wrong with a file, by its name: "the picture is not a picture" would be an odd thing to read."""
+    message = str(error)
+    return f"{name} {message.removeprefix('the picture ')}" if message.startswith("the picture ") else message
+
+
 def problem(message: str) -> str:
     """What is wrong with a file or a setting."""
-    if message.startswith("the picture "):  # "The picture is not a picture" would be an odd thing to read
-        message = message.replace("the picture", "This file", 1)
     return f"<p class='problem' role='alert'>{escape(message)}</p>"
 
 

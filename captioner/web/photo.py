@@ -20,7 +20,7 @@ from captioner.generation import record
 from captioner.images import find_images, read_image, seen
 from captioner.options import WebOptions
 from captioner.predictor import Captioner
-from captioner.web.html import EMPTY, explained, growing, problem, searched
+from captioner.web.html import EMPTY, explained, growing, named, problem, searched
 from captioner.web.queue import ModelQueue
 from captioner.web.settings import Settings, build_settings, chosen
 
@@ -180,7 +180,7 @@ def _caption(
     except OptionError as error:  # a slider's box was emptied to type another number, say: the photo stays
         yield gr.skip(), problem(str(error)), ""
     except ImageError as error:
-        yield None, problem(str(error)), ""
+        yield None, problem(named(error, "This file")), ""
     except CaptionerError as error:
         yield gr.skip(), problem(str(error)), ""
 
