@@ -6,8 +6,10 @@ python app.py --host 0.0.0.0 --port 8000       for other machines too
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from captioner.errors import CaptionerError
 from captioner.options import DEVICES_HELP, MODEL_HELP, MODELS, WebOptions, add_arguments, given
@@ -33,9 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
         names = [chosen.model] if own else sorted(MODELS, key=lambda name: name != chosen.model)
         captioners = {Path(name).name: Captioner.load(name, chosen.device) for name in names}
 
-        from captioner.web.server import create_app, serve
+        # A folder that only this user can look into, and that is gone when the server stops.
+        with TemporaryDirectory(prefix="captioner-", dir=os.environ.get("GRADIO_TEMP_DIR")) as uploads:
+            os.environ["GRADIO_TEMP_DIR"] = uploads
 
-        serve(create_app(captioners, options), options.host, options.port)
+            from captioner.web.server import create_app, serve
+
+            serve(create_app(captioners, options), options.host, options.port)
     except CaptionerError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import csv
+import os
 import random
 import re
 import select
@@ -104,15 +105,19 @@ def model(small_file: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> st
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`python app.py`, ready; stopped with Ctrl-C at the end, which must be quiet."""
+    """`python app.py`, ready; stopped with Ctrl-C at the end, which must be quiet and leave nothing of its visitors."""
     pytest.importorskip("gradio", reason="the page needs gradio")
     if not BUNDLED.exists():
         pytest.skip("there is no bundled model")
     log = tmp_path_factory.mktemp("server") / "stderr.txt"
+    uploads = tmp_path_factory.mktemp("uploads")
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(uploads)}
     command = [sys.executable, "app.py", "--port", "0", "--device", "cpu"]
     with (
         log.open("w") as errors,
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
     ):
         try:
             assert process.stdout is not None
@@ -126,3 +131,4 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             process.kill()
     assert log.read_text() == ""
+    assert list(uploads.rglob("*")) == []

@@ -363,7 +363,7 @@ def test_a_clip_that_the_browser_cannot_play(browser: Browser, address: str, tmp
 def test_an_example(browser: Browser, address: str) -> None:
     """One click, one caption; the examples have names for a screen reader and answer to the keyboard."""
     visit = Visit(browser, address)
-    visit.page.get_by_role("button", name="Example: cheetah1").click()
+    visit.page.get_by_role("button", name="Example: cheetah").click()
     assert visit.caption()
     visit.remove()
     visit.page.get_by_role("button", name="Example: tower").focus()

@@ -2,9 +2,10 @@
 
 import csv
 import io
+import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from captioner.video import caption_video
 
 pytest.importorskip("gradio", reason="the page needs gradio")
 
+import uvicorn
 from fastapi.testclient import TestClient
 
 from captioner.web import album, clip, page
 from tests.clips import moving, write_clip
 from tests.hostile import encoded, noise
-from tests.visitors import ADDRESS, Visitor, made, small_captioner
+from tests.visitors import ADDRESS, Visitor, half_an_upload, made, small_captioner
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +204,16 @@ def test_a_wrong_download_is_refused(visitor: Visitor) -> None:
 # What is left of a visit
 
 
+def gone(paths: Iterable[Path]) -> bool:
+    """Whether all of them are gone before a minute has passed."""
+    until = time.monotonic() + 60
+    while left := [path for path in paths if path.exists()]:
+        if time.monotonic() > until:
+            raise AssertionError(left)
+        time.sleep(0.2)
+    return True
+
+
 @pytest.mark.slow
 def test_nothing_outlives_its_hour(
     captioner: Captioner, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -217,7 +229,28 @@ def test_nothing_outlives_its_hour(
         _, _, scenes, _ = shown(visitor.call(visitor.button("Caption it"), [film, "first"]))
         files = [photo, film, copy["value"], *gallery, *scenes]
         assert len(files) >= 5
-        until = time.monotonic() + 60
-        while any(Path(file["path"]).exists() for file in files) and time.monotonic() < until:
-            time.sleep(0.5)
-        assert [file for file in files if Path(file["path"]).exists()] == []
+        assert gone([Path(file["path"]) for file in files])
+
+
+def test_half_an_upload_outlives_nothing_either(
+    captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came of it before the visitor left is deleted like all else."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(page, "_CACHE", (1, 1))
+    server = uvicorn.Server(uvicorn.Config(made(captioner, WebOptions()), port=0, log_level="critical"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        before = set(tmp_path.iterdir())
+        with half_an_upload(server.servers[0].sockets[0].getsockname()[1], "/gradio_api/upload"):
+            until = time.monotonic() + 60
+            while not (halves := set(tmp_path.iterdir()) - before) and time.monotonic() < until:
+                time.sleep(0.05)
+            assert halves
+        assert gone(halves)
+    finally:
+        server.should_exit = True
+        thread.join()

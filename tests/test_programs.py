@@ -6,12 +6,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.test_readme import BLOCKS
+from tests.visitors import half_an_upload
 
 SERVED = "http://127.0.0.1:7860"
 
@@ -52,3 +54,19 @@ def test_python(address: str, photos: Path) -> None:
         command = [sys.executable, "-c", block.replace(SERVED, address)]
         answer = subprocess.run(command, cwd=photos, capture_output=True, text=True, check=True)
         assert len(answer.stdout.splitlines()[-1].split()) > 2, answer.stdout
+
+
+def test_slow_and_broken_uploads_block_nobody(address: str, photos: Path) -> None:
+    """Forty visitors send half a picture and leave in the end: others are served, and the server's log stays quiet."""
+    port = int(address.rpartition(":")[2])
+    halves = [half_an_upload(port, path) for path in ("/api/caption", "/gradio_api/upload") for _ in range(20)]
+    head = b'--X\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    body = head + (photos / "photo.jpg").read_bytes() + b"\r\n--X--\r\n"
+    request = urllib.request.Request(
+        address + "/api/caption", body, {"Content-Type": "multipart/form-data; boundary=X"}
+    )
+    for _ in range(2):
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert json.load(answer)["captions"][0]["caption"]
+        for half in halves:
+            half.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import torch
@@ -36,6 +37,17 @@ def made(captioner: Captioner, options: WebOptions, **others: Captioner) -> Fast
         return create_app({"first": captioner, **others}, options)
 
     return asyncio.run(make())
+
+
+def half_an_upload(port: int, path: str) -> socket.socket:
+    """A connection on which a picture began to come, and goes no further."""
+    connection = socket.create_connection(("127.0.0.1", port))
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: multipart/form-data; boundary=X\r\n"
+        'Content-Length: 100000\r\n\r\n--X\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    )
+    connection.sendall(head.encode() + 2000 * b"a")
+    return connection
 
 
 class Visitor:

@@ -201,7 +201,7 @@ def _examples(photo: gr.Image, options: WebOptions) -> None:
     """The example photos, and a word on where they come from; nothing where there are none."""
     if options.examples is None:
         folder = Path(gr.__file__).parent / "media_assets" / "images"
-        paths = [folder / name for name in ("cheetah1.jpg", "lion.jpg", "tower.jpg")]
+        paths = [folder / name for name in ("cheetah.jpg", "lion.jpg", "tower.jpg")]
         note = (
             "These come with Gradio and are not what the bundled models know best: everyday scenes of people and dogs."
         )

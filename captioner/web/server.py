@@ -12,6 +12,7 @@ import re
 import secrets
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -21,7 +22,9 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from gradio.routes import App as GradioApp
 from gradio.routes import templates
+from gradio.utils import get_upload_folder
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -61,9 +64,10 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
     add_api(app, captioners, queue)
     add_downloads(app)
     _strip_template()
+    page = build_page(captioners, options, queue)
     gr.mount_gradio_app(
         app,
-        build_page(captioners, options, queue),
+        page,
         path="/",
         footer_links=[],
         run_history=False,
@@ -76,7 +80,7 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
         css=CSS,
         head=HEAD,
     )
-    app.add_middleware(_Guard, password=_password(options.auth))
+    app.add_middleware(_Guard, password=_password(options.auth), uploads=page.upload_file_set)
     app.state.model_line = model_line(next(iter(captioners.values())))
     return app
 
@@ -145,9 +149,11 @@ def _password(auth: str | None) -> bytes | None:
 class _Guard:
     """Asks for the password, closes the routes in _CLOSED, and sends _POLICY with everything else."""
 
-    def __init__(self, app: ASGIApp, password: bytes | None) -> None:
+    def __init__(self, app: ASGIApp, password: bytes | None, uploads: set[str]) -> None:
+        """`uploads`: the files that Gradio deletes in time."""
         self.app = app
         self.password = password
+        self.uploads = uploads
 
     def _admits(self, scope: Scope) -> bool:
         """HTTP's basic authentication (RFC 7617), which browsers, curl and every client library know."""
@@ -183,7 +189,10 @@ class _Guard:
                     headers["Referrer-Policy"] = "same-origin"
                 await send(message)
 
-            await self.app(scope, receive, send_with_policy)
+            try:
+                await self.app(scope, receive, send_with_policy)
+            except ClientDisconnect:  # in the middle of an upload; Gradio would keep for good what came of it
+                self.uploads.update(map(str, Path(get_upload_folder()).glob("tmp*")))
 
 
 def _strip_template() -> None:
