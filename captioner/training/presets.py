@@ -58,10 +58,10 @@ def _frozen(encoder: dict[str, Any], size: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def _taught(*, epochs: int, learning_rate: float, encoder_learning_rate: float) -> dict[str, dict[str, Any]]:
+def _taught(*, learning_rate: float, encoder_learning_rate: float) -> dict[str, dict[str, Any]]:
     """Encoder and decoder learn, from varied pictures, what their teachers say of the pictures as they are."""
-    steps = {"epochs": epochs, "learning_rate": learning_rate, "encoder_learning_rate": encoder_learning_rate}
-    return {"TrainingOptions": {"batch_size": 16, "fine_tune": "all", "augment": True, **steps}}
+    steps = {"learning_rate": learning_rate, "encoder_learning_rate": encoder_learning_rate}
+    return {"TrainingOptions": {"epochs": 5, "batch_size": 16, "fine_tune": "all", "augment": True, **steps}}
 
 
 PRESETS: dict[str, tuple[Stage, ...]] = {
@@ -93,14 +93,14 @@ PRESETS: dict[str, tuple[Stage, ...]] = {
         Stage("5-self-critical", _SELF_CRITICAL),
         Stage(
             "6-taught",
-            _taught(epochs=5, learning_rate=4e-4, encoder_learning_rate=5e-5),
+            _taught(learning_rate=4e-4, encoder_learning_rate=5e-5),
             start="2-fine-tuned",
             teachers=("5-self-critical", "3-apart"),
         ),
         Stage("7-self-critical", _SELF_CRITICAL, runs=2),
         Stage(
             "8-taught",
-            _taught(epochs=5, learning_rate=3e-4, encoder_learning_rate=5e-5),
+            _taught(learning_rate=3e-4, encoder_learning_rate=5e-5),
             start="6-taught",
             teachers=("7-self-critical", "5-self-critical"),
         ),
@@ -112,7 +112,7 @@ PRESETS: dict[str, tuple[Stage, ...]] = {
     ),
     "flickr8k-fast": (
         Stage("1-frozen", _frozen({"name": "mobilenet_v2"}, 256)),
-        Stage("2-taught", _taught(epochs=10, learning_rate=4e-4, encoder_learning_rate=1e-4), teachers=("accurate",)),
+        Stage("2-taught", _taught(learning_rate=4e-4, encoder_learning_rate=1e-4), teachers=("accurate",)),
     ),
     "coco": (
         Stage(
@@ -197,6 +197,7 @@ def train_preset(
     def model(name: str) -> Path:
         return output / f"{name}.safetensors"
 
+    first_seed = given.get("TrainingOptions", {}).get("seed", TrainingOptions().seed)
     previous = ""
     for number, stage in enumerate(stages, 1):
         numbered = [f"{stage.name}-run-{run}" for run in range(1, stage.runs + 1)]
@@ -209,8 +210,7 @@ def train_preset(
             if not unfinished.exists():  # stopped before its first save, if at all: nothing to go on from
                 shutil.rmtree(output / run, ignore_errors=True)
             # A seed of its own for each run, or it would see the order and the crops of the one before.
-            first = given.get("TrainingOptions", {}).get("seed", TrainingOptions().seed)
-            seed = first + number - 1 + len(stages) * index
+            seed = first_seed + number - 1 + len(stages) * index
             best = train(
                 data,
                 given=_merge(_merge(stage.options, given), {"TrainingOptions": {"seed": seed}}),
@@ -225,7 +225,7 @@ def train_preset(
             )
             if best is None:
                 return None
-            # A mean needs no best epoch: measured, the last ones' is the better one.
+            # Of last epochs: the one time that both were measured, the mean of the best ones was no better.
             (best if stage.runs == 1 else best.with_name("last.safetensors")).rename(model(run))
         if not model(stage.name).exists():
             save_model(model(stage.name), _mean([load_model(model(run)) for run in runs]))
