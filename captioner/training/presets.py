@@ -58,10 +58,10 @@ def _frozen(encoder: dict[str, Any], size: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def _taught(*, learning_rate: float, encoder_learning_rate: float) -> dict[str, dict[str, Any]]:
+def _taught(*, epochs: int, learning_rate: float, encoder_learning_rate: float) -> dict[str, dict[str, Any]]:
     """Encoder and decoder learn, from varied pictures, what their teachers say of the pictures as they are."""
-    steps = {"learning_rate": learning_rate, "encoder_learning_rate": encoder_learning_rate}
-    return {"TrainingOptions": {"epochs": 5, "batch_size": 16, "fine_tune": "all", "augment": True, **steps}}
+    steps = {"epochs": epochs, "learning_rate": learning_rate, "encoder_learning_rate": encoder_learning_rate}
+    return {"TrainingOptions": {"batch_size": 16, "fine_tune": "all", "augment": True, **steps}}
 
 
 PRESETS: dict[str, tuple[Stage, ...]] = {
@@ -93,14 +93,14 @@ PRESETS: dict[str, tuple[Stage, ...]] = {
         Stage("5-self-critical", _SELF_CRITICAL),
         Stage(
             "6-taught",
-            _taught(learning_rate=4e-4, encoder_learning_rate=5e-5),
+            _taught(epochs=5, learning_rate=4e-4, encoder_learning_rate=5e-5),
             start="2-fine-tuned",
             teachers=("5-self-critical", "3-apart"),
         ),
         Stage("7-self-critical", _SELF_CRITICAL, runs=2),
         Stage(
             "8-taught",
-            _taught(learning_rate=3e-4, encoder_learning_rate=5e-5),
+            _taught(epochs=5, learning_rate=3e-4, encoder_learning_rate=5e-5),
             start="6-taught",
             teachers=("7-self-critical", "5-self-critical"),
         ),
@@ -112,7 +112,7 @@ PRESETS: dict[str, tuple[Stage, ...]] = {
     ),
     "flickr8k-fast": (
         Stage("1-frozen", _frozen({"name": "mobilenet_v2"}, 256)),
-        Stage("2-taught", _taught(learning_rate=4e-4, encoder_learning_rate=1e-4), teachers=("accurate",)),
+        Stage("2-taught", _taught(epochs=10, learning_rate=4e-4, encoder_learning_rate=1e-4), teachers=("accurate",)),
     ),
     "coco": (
         Stage(
