@@ -197,6 +197,7 @@ def train_preset(
     def model(name: str) -> Path:
         return output / f"{name}.safetensors"
 
+    first_seed = given.get("TrainingOptions", {}).get("seed", TrainingOptions().seed)
     previous = ""
     for number, stage in enumerate(stages, 1):
         numbered = [f"{stage.name}-run-{run}" for run in range(1, stage.runs + 1)]
@@ -209,8 +210,7 @@ def train_preset(
             if not unfinished.exists():  # stopped before its first save, if at all: nothing to go on from
                 shutil.rmtree(output / run, ignore_errors=True)
             # A seed of its own for each run, or it would see the order and the crops of the one before.
-            first = given.get("TrainingOptions", {}).get("seed", TrainingOptions().seed)
-            seed = first + number - 1 + len(stages) * index
+            seed = first_seed + number - 1 + len(stages) * index
             best = train(
                 data,
                 given=_merge(_merge(stage.options, given), {"TrainingOptions": {"seed": seed}}),
@@ -225,7 +225,7 @@ def train_preset(
             )
             if best is None:
                 return None
-            # A mean needs no best epoch: measured, the last ones' is the better one.
+            # Of last epochs: the one time that both were measured, the mean of the best ones was no better.
             (best if stage.runs == 1 else best.with_name("last.safetensors")).rename(model(run))
         if not model(stage.name).exists():
             save_model(model(stage.name), _mean([load_model(model(run)) for run in runs]))
