@@ -70,7 +70,8 @@ def build_album(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
         inputs=[files, model],
         outputs=[progress, gallery, downloads],
         preprocess=False,
-        show_progress="hidden",
+        show_progress="minimal",
+        show_progress_on=progress,
         concurrency_limit=2,
         api_visibility="private",
     )

@@ -67,7 +67,8 @@ def build_clip(captioners: Mapping[str, Captioner]) -> None:
         inputs=[clip, model],
         outputs=[player, progress, scenes, downloads],
         preprocess=False,
-        show_progress="hidden",
+        show_progress="minimal",
+        show_progress_on=progress,
         concurrency_limit=1,  # decoding takes every core
         api_visibility="private",
     )
