@@ -23,12 +23,14 @@
     const dataTransfer = typed(event.dataTransfer.files);
     event.target.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
   }, true);
-  // Gradio gives its examples no name that a screen reader could say.
+  // Gradio gives its examples no name that a screen reader could say, and one of its buttons that of a message.
   new MutationObserver(() => {
     for (const button of document.querySelectorAll("#examples button.gallery-item:not([aria-label])")) {
       const file = button.querySelector("img")?.src.split("/").pop();
       if (file) button.setAttribute("aria-label", "Example: " + decodeURIComponent(file).slice(0, -".png".length));
     }
+    for (const button of document.querySelectorAll('button[aria-label="common.upload"]'))
+      button.title = button.ariaLabel = "Add more files";
   }).observe(document, { childList: true, subtree: true });
   document.addEventListener("paste", (event) => {
     if (!event.clipboardData.files.length || !input()) return;

@@ -108,6 +108,13 @@ def theme() -> gr.themes.Base:
         body_text_color_subdued_dark="*neutral_400",
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_700",  # as are white on its bright green, and that on white
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        color_accent="*primary_700",
+        link_text_color="*primary_700",
+        link_text_color_dark="*primary_400",
     )
 
 
