@@ -159,7 +159,7 @@ def test_the_other_model(browser: Browser, address: str) -> None:
     beam.fill("1")
     beam.press("Tab")
     expect(page.locator("#result table")).to_have_count(0, timeout=20_000)
-    page.get_by_role("button", name="As the model's file says").click()
+    page.get_by_role("button", name="Reset to the model's defaults").click()
     expect(beam).to_have_value(own)
     expect(page.locator("#result table")).to_have_count(1, timeout=20_000)
     visit.close()
@@ -272,9 +272,9 @@ def test_two_settings_side_by_side(browser: Browser, address: str, tmp_path: Pat
     first = visit.caption()
     page.get_by_label("Compare with other settings").click()
     beside = page.locator("#result-beside .panel:not([hidden]) .sentence")
-    expect(beside).to_have_text(first, timeout=20_000)  # the same model and search still
-    page.locator("#models-beside").get_by_role("radio", name="fast").click()
-    expect(beside).not_to_have_text(first, timeout=20_000)
+    expect(beside).not_to_have_text(first, timeout=20_000)  # the other model
+    page.locator("#models-beside").get_by_role("radio", name="accurate").click()
+    expect(beside).to_have_text(first, timeout=20_000)
     assert visit.caption() == first
     page.screenshot(path=tmp_path / "compare.png", full_page=True)
     page.get_by_role("button", name="Example: tower").click()
@@ -302,6 +302,11 @@ def test_many_photos(browser: Browser, address: str, tmp_path: Path) -> None:
     expect(page.locator("#album-progress .problem")).to_contain_text("leads out of its folder")
     page.wait_for_function("[...document.querySelectorAll('#album img')].every((image) => image.naturalWidth > 0)")
     page.get_by_label("Caption of trip/lion.jpg").fill('My "own" words, as ever')
+    page.get_by_label("Caption of trip/lion.jpg").press("Enter")  # done; not a part of the caption
+    page.get_by_role("button", name="Caption them").click()
+    page.wait_for_timeout(2000)
+    expect(page.locator("#album-progress")).to_contain_text("2 photos captioned", timeout=40_000)
+    expect(page.get_by_label("Caption of trip/lion.jpg")).to_have_value('My "own" words, as ever')  # and not undone
     page.screenshot(path=tmp_path / "album.png", full_page=True)
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").click()
@@ -339,6 +344,7 @@ def test_a_clip(browser: Browser, address: str, tmp_path: Path) -> None:
     page.screenshot(path=tmp_path / "clip.png", full_page=True)
     with page.expect_download() as download:
         page.get_by_role("button", name="WebVTT").click()
+    assert download.value.suggested_filename == "clip.vtt"
     assert "00:00:02.000 --> 00:00:04.000\nA tower at dusk\n" in download.value.path().read_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= 1400
     visit.close()

@@ -75,6 +75,9 @@ def build_album(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
         concurrency_limit=2,
         api_visibility="private",
     )
+    files.upload(lambda: "", outputs=progress, queue=False, api_visibility="private")
+    nothing: tuple[Any, ...] = ("", [], gr.update(visible=False))
+    files.clear(lambda: nothing, outputs=[progress, gallery, downloads], queue=False, api_visibility="private")
     stop.click(lambda: STOPPED, outputs=progress, cancels=[running], queue=False, api_visibility="private")
 
 

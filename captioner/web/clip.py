@@ -72,6 +72,9 @@ def build_clip(captioners: Mapping[str, Captioner]) -> None:
         concurrency_limit=1,  # decoding takes every core
         api_visibility="private",
     )
+    clip.upload(lambda: "", outputs=progress, queue=False, api_visibility="private")
+    nothing: tuple[Any, ...] = ("", "", [], gr.update(visible=False))
+    clip.clear(lambda: nothing, outputs=[player, progress, scenes, downloads], queue=False, api_visibility="private")
     stop.click(lambda: STOPPED, outputs=progress, cancels=[running], queue=False, api_visibility="private")
 
 
@@ -86,10 +89,11 @@ def _caption_clip(
         yield gr.skip(), problem(f"That model is not here: choose {' or '.join(captioners)}."), gr.skip(), gr.skip()
         return
     path = Path(file["path"])
+    title = str(file.get("orig_name") or path.name)
     found: list[dict[str, Any]] = []
     share, wrong = 0.0, ""
-    shown = f"<video controls playsinline src='gradio_api/file={quote(str(path))}'></video>"
-    yield shown, _progress(share), [], gr.update(visible=False)
+    player: Any = f"<video controls playsinline src='gradio_api/file={quote(str(path))}'></video>"
+    yield "", _progress(share), [], gr.update(visible=False)
     try:
         for news in _scenes(path, captioners[name]):
             if isinstance(news, Scene):
@@ -100,15 +104,16 @@ def _caption_clip(
                         "name": f"{_clock(news.start)} to {_clock(news.end)}",
                         "path": picture,
                         "caption": news.caption.text,
+                        "file": title,
                         "start": news.start,
                         "end": news.end,
                     }
                 )
             else:
                 share = news
-            yield gr.skip(), _progress(share), list(found), gr.update(visible=bool(found))
+            yield player, _progress(share), list(found), gr.update(visible=bool(found))
+            player = gr.skip()  # once: a new one would begin anew
     except CaptionerError as error:
-        title = str(file.get("orig_name") or path.name)
         wrong = problem(str(error).replace(str(path), title))
     number = f"{len(found):,} scene{'' if len(found) == 1 else 's'}. Click a picture to go there, a caption to edit it."
     said = f"<p class='sure' role='status'>{number}</p>" if found else ""

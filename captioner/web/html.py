@@ -56,7 +56,7 @@ def explained(explanation: Explanation, *, seconds: float, search: SearchOptions
         f"{escape(sentence.text) or '(no words)'}</button></td><td>{percent(sentence.word_probability)}</td></tr>"
         for place, sentence in enumerate(sentences)
     )
-    order = "Best first, read both ways" if search.rerank else "Most probable as a whole first"
+    order = "Best first, read both ways" if search.rerank else "Best first"
     table = (
         "<table class='sentences'><caption>It considered</caption>"
         f"<thead><tr><th scope='col'>{order}</th><th scope='col'>Per word</th></tr></thead>"
@@ -79,7 +79,11 @@ _ACTIONS = (
 def _panel(caption: Caption, place: int, seconds: float) -> str:
     """One of the sentences, of which the first is shown until another is picked."""
     chips = "".join(_chip(word) for word in caption.words)
-    hint = "Point at a word to see where the model looked." if any(word.attention for word in caption.words) else ""
+    hint = (
+        "Point at a word, or press it, to see where the model looked."
+        if any(word.attention for word in caption.words)
+        else ""
+    )
     return (
         f"<div class='panel' data-place='{place}'{' hidden' if place else ''}>"
         f"<p class='sentence'>{escape(caption.text) or '(It found no words.)'}</p>"
@@ -105,8 +109,8 @@ def _chip(word: Word) -> str:
 def searched(explanation: Explanation) -> str:
     """The tree of the search: nested lists, each word with its probability, what was given up paler."""
     return (
-        "<p class='hint'>Each word with its probability after the words before it. Bold is the caption, plain are the "
-        "other sentences it considered, pale is what it gave up.</p>"
+        "<p class='hint'>Each word with its probability after the words before it; below it, further in, what it tried "
+        "next. Bold is the caption, upright the other sentences it considered, slanted what it gave up.</p>"
         f"<div class='tree' tabindex='0' role='group' aria-label='The tree of the search'>{_branches(explanation.tree)}"
         "</div>"
     )
@@ -117,12 +121,18 @@ def _branches(branches: tuple[Branch, ...]) -> str:
 
 
 def _branch(branch: Branch) -> str:
+    """A row of words up to where the search went on in several ways, and those below it."""
+    row = [_node(branch)]
+    while len(branch.branches) == 1:
+        (branch,) = branch.branches
+        row.append(_node(branch))
+    return f"<li>{' '.join(row)}{_branches(branch.branches)}</li>"
+
+
+def _node(branch: Branch) -> str:
     fate = "lost" if branch.sentence is None else "found" if branch.sentence else "best"
     word = escape(branch.word) or "<abbr title='The sentence ends here'>end</abbr>"
-    return (
-        f"<li><span class='{fate}'>{word} <small>{percent(branch.probability)}</small></span>"
-        f"{_branches(branch.branches)}</li>"
-    )
+    return f"<span class='{fate}'>{word} <small>{percent(branch.probability)}</small></span>"
 
 
 def percent(probability: float) -> str:

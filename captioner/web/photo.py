@@ -59,7 +59,8 @@ def build_photo(captioners: Mapping[str, Captioner], options: WebOptions, queue:
             result, tree, settings = _side(captioners, "")
             compare = gr.Checkbox(label="Compare with other settings", elem_id="compare")
         with gr.Column(scale=1, min_width=300, visible=False) as beside:
-            other_result, other_tree, other_settings = _side(captioners, "-beside")
+            # The other model first: a second opinion is worth having.
+            other_result, other_tree, other_settings = _side(dict(reversed(list(captioners.items()))), "-beside")
 
     def show(file: dict[str, Any] | None, *values: Any) -> Iterator[tuple[Any, Any, Any]]:
         yield from _caption(captioners, queue, file, values)
