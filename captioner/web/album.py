@@ -133,9 +133,9 @@ def _caption_all(
             path = save_pil_to_cache(picture, gallery.GRADIO_CACHE, format="jpeg")
             gallery.temp_files.add(path)  # deleted within the hour, like uploads
             waiting.append(({"name": unique, "path": path}, _submit(queue, captioner, pixels)))
-            if len(waiting) > _AHEAD:
+            while waiting and (len(waiting) > _AHEAD or waiting[0][1].done()):
                 finish()
-                yield from grown()
+            yield from grown()
         while waiting:
             finish()
             yield from grown()
