@@ -168,6 +168,12 @@ def add_api(app: FastAPI, captioners: Mapping[str, Captioner], queue: ModelQueue
         failed = all("error" in result for result in results)
         return JSONResponse({"error": results[0]["error"], **answer}, 422) if failed else answer
 
+    @app.api_route("/api/caption", methods=["GET", "HEAD", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    def other_methods() -> JSONResponse:
+        # Else Gradio, which is mounted at /, would say that there is no such page.
+        error = "This address takes pictures: send them with POST, as /docs describes."
+        return JSONResponse({"error": error}, 405, {"Allow": "POST"})
+
 
 async def _read_request(request: Request) -> tuple[list[tuple[str, bytes]], dict[str, Any]]:
     """The named pictures of a request, at least one, and its settings as they were sent."""

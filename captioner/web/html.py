@@ -12,7 +12,7 @@ from captioner.predictor import Explanation
 
 EMPTY = '<p class="waiting">Its caption will appear here.</p>'
 
-STOPPED = '<p class="sure" role="status">Stopped: what was captioned this far stays.</p>'
+_STOPPED = '<p class="sure" role="status">Stopped: what was captioned this far stays.</p>'
 
 Window = tuple[float, float, float, float]
 """What the model saw of a photo: left, top, right and bottom, in shares of its width and height."""
@@ -27,6 +27,11 @@ def named(error: Exception, name: str) -> str:
     """What is wrong with a file, by its name: "the picture is not a picture" would be an odd thing to read."""
     message = str(error)
     return f"{name} {message.removeprefix('the picture ')}" if message.startswith("the picture ") else message
+
+
+def stopped(progress: str) -> str:
+    """What stands in the progress bar's place after a stop; where none ran, all is as it was."""
+    return _STOPPED if "<progress" in progress else progress
 
 
 def problem(message: str) -> str:
@@ -46,11 +51,16 @@ def problems(found: list[str]) -> str:
     return f"<div class='problem' role='alert'><ul>{rows}{more}</ul></div>"
 
 
-def explained(explanation: Explanation, *, seconds: float, search: SearchOptions, window: Window, name: str) -> str:
-    """The caption of the photo called `name`, found in so many seconds, with the sentences that were considered."""
+def explained(
+    explanation: Explanation, *, by: str, seconds: float, search: SearchOptions, window: Window, name: str
+) -> str:
+    """The caption of the photo called `name`, found in so many seconds, with the sentences that were considered.
+
+    `by`: who found it, in a word or two: what tells two captions of one photo apart.
+    """
     caption = explanation.caption
     sentences = (caption, *caption.alternatives)
-    panels = "".join(_panel(sentence, place, seconds) for place, sentence in enumerate(sentences))
+    panels = "".join(_panel(sentence, place, by, seconds) for place, sentence in enumerate(sentences))
     rows = "".join(
         f"<tr><td><button type='button' class='pick' data-place='{place}' aria-pressed='{_flag(not place)}'>"
         f"{escape(sentence.text) or '(no words)'}</button></td><td>{percent(sentence.word_probability)}</td></tr>"
@@ -76,7 +86,7 @@ _ACTIONS = (
 )
 
 
-def _panel(caption: Caption, place: int, seconds: float) -> str:
+def _panel(caption: Caption, place: int, by: str, seconds: float) -> str:
     """One of the sentences, of which the first is shown until another is picked."""
     chips = "".join(_chip(word) for word in caption.words)
     hint = (
@@ -87,7 +97,8 @@ def _panel(caption: Caption, place: int, seconds: float) -> str:
     return (
         f"<div class='panel' data-place='{place}'{' hidden' if place else ''}>"
         f"<p class='sentence'>{escape(caption.text) or '(It found no words.)'}</p>"
-        f"<p class='sure'>{percent(caption.word_probability)} mean probability per word, in {seconds:.2f} s</p>"
+        f"<p class='sure'>{escape(by)}: {percent(caption.word_probability)} mean probability per word, "
+        f"in {seconds:.2f} s</p>"
         f"<div class='words' role='group' aria-label='The words, with their probabilities'>{chips}</div>"
         f"<p class='hint'>{hint}</p></div>"
     )

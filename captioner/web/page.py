@@ -74,7 +74,7 @@ def build_page(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
         with gr.Tab("Many photos", elem_id="tab-album"):
             build_album(captioners, queue)
         with gr.Tab("A clip", elem_id="tab-clip"):
-            build_clip(captioners)
+            build_clip(captioners, queue)
         build_client(captioners, queue)
         gr.HTML(_about(captioners), elem_id="limits")
     return page

@@ -176,7 +176,9 @@ def _caption(
             change["value"] = _small(read_image(data, at_least=_SHOWN))
         window = seen(read_image(data, at_least=captioner.image.size).size, captioner.image)
         name = str(file.get("orig_name") or "photo.jpg")
-        shown = explained(found, seconds=seconds, search=search, window=window, name=name)
+        shown = explained(
+            found, by=f"{values[0]}, {values[1].lower()}", seconds=seconds, search=search, window=window, name=name
+        )
         yield gr.update(**change), shown, searched(found)
     except OptionError as error:  # a slider's box was emptied to type another number, say: the photo stays
         yield gr.skip(), problem(str(error)), ""
