@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,12 +106,19 @@ def model(small_file: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> st
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`python app.py`, ready."""
+    with serving(tmp_path_factory.mktemp("server")) as found:
+        yield found
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
     """`python app.py`, ready; stopped with Ctrl-C at the end, which must be quiet and leave nothing of its visitors."""
     pytest.importorskip("gradio", reason="the page needs gradio")
     if not BUNDLED.exists():
         pytest.skip("there is no bundled model")
-    log = tmp_path_factory.mktemp("server") / "stderr.txt"
-    uploads = tmp_path_factory.mktemp("uploads")
+    log, uploads = folder / "stderr.txt", folder / "uploads"
+    uploads.mkdir()
     environment = os.environ | {"GRADIO_TEMP_DIR": str(uploads)}
     command = [sys.executable, "app.py", "--port", "0", "--device", "cpu"]
     with (

@@ -182,6 +182,13 @@ def test_whatever_is_sent_the_answer_is_a_sentence(
     assert answer.json()["error"].endswith(".")
 
 
+def test_other_methods_are_told_which(client: TestClient) -> None:
+    """Not that there is no such page."""
+    answer = client.get("/api/caption")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert "POST" in answer.json()["error"]
+
+
 def test_too_much_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the length that is announced, by what really comes, and by the number of pictures."""
     many = [(f"{number}.jpg", b"x") for number in range(api.MAX_FILES + 1)]

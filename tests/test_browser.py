@@ -17,6 +17,7 @@ from PIL import Image
 
 from captioner.options import MODELS
 from tests.clips import moving, write_clip
+from tests.conftest import serving
 
 pytest.importorskip("gradio", reason="the page needs gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
@@ -104,7 +105,7 @@ def test_a_photo_its_caption_and_a_wrong_file(browser: Browser, address: str, tm
     first = visit.caption()
     assert len(first.split()) >= 3
     sure = page.locator("#result .panel:not([hidden]) .sure").inner_text()
-    assert re.fullmatch(r"\d+% mean probability per word, in \d+\.\d\d s", sure)
+    assert re.fullmatch(r"accurate, beam: \d+% mean probability per word, in \d+\.\d\d s", sure)
     assert page.locator("#result tbody tr").count() >= 2
     expect(page.get_by_alt_text(first)).to_be_visible()
     page.screenshot(path=tmp_path / "caption.png", full_page=True)
@@ -159,7 +160,7 @@ def test_the_other_model(browser: Browser, address: str) -> None:
     beam.fill("1")
     beam.press("Tab")
     expect(page.locator("#result table")).to_have_count(0, timeout=20_000)
-    page.get_by_role("button", name="As the model's file says").click()
+    page.get_by_role("button", name="Reset to the model's defaults").click()
     expect(beam).to_have_value(own)
     expect(page.locator("#result table")).to_have_count(1, timeout=20_000)
     visit.close()
@@ -272,9 +273,9 @@ def test_two_settings_side_by_side(browser: Browser, address: str, tmp_path: Pat
     first = visit.caption()
     page.get_by_label("Compare with other settings").click()
     beside = page.locator("#result-beside .panel:not([hidden]) .sentence")
-    expect(beside).to_have_text(first, timeout=20_000)  # the same model and search still
-    page.locator("#models-beside").get_by_role("radio", name="fast").click()
-    expect(beside).not_to_have_text(first, timeout=20_000)
+    expect(beside).not_to_have_text(first, timeout=20_000)  # the other model
+    page.locator("#models-beside").get_by_role("radio", name="accurate").click()
+    expect(beside).to_have_text(first, timeout=20_000)
     assert visit.caption() == first
     page.screenshot(path=tmp_path / "compare.png", full_page=True)
     page.get_by_role("button", name="Example: tower").click()
@@ -302,6 +303,11 @@ def test_many_photos(browser: Browser, address: str, tmp_path: Path) -> None:
     expect(page.locator("#album-progress .problem")).to_contain_text("leads out of its folder")
     page.wait_for_function("[...document.querySelectorAll('#album img')].every((image) => image.naturalWidth > 0)")
     page.get_by_label("Caption of trip/lion.jpg").fill('My "own" words, as ever')
+    page.get_by_label("Caption of trip/lion.jpg").press("Enter")  # done; not a part of the caption
+    page.get_by_role("button", name="Caption them").click()
+    page.wait_for_timeout(2000)
+    expect(page.locator("#album-progress")).to_contain_text("2 photos captioned", timeout=40_000)
+    expect(page.get_by_label("Caption of trip/lion.jpg")).to_have_value('My "own" words, as ever')  # and not undone
     page.screenshot(path=tmp_path / "album.png", full_page=True)
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").click()
@@ -314,6 +320,33 @@ def test_many_photos(browser: Browser, address: str, tmp_path: Path) -> None:
         assert sorted(archive.namelist()) == ["lion.txt", "trip/lion.txt"]
         assert archive.read("trip/lion.txt").decode().strip() == 'My "own" words, as ever'
     assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+    visit.close()
+
+
+def test_a_stop_keeps_what_is_there(browser: Browser, address: str, tmp_path: Path) -> None:
+    """And says so; with nothing to stop, nothing is said."""
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for number in range(300):
+            archive.write(LION, f"{number}.jpg")
+    visit = Visit(browser, address)
+    page = visit.page
+    page.get_by_role("tab", name="Many photos").click()
+    stop = page.get_by_role("button", name="Stop")
+    stop.click()
+    page.set_input_files("#album-files input[type=file]", str(tmp_path / "many.zip"))
+    expect(page.get_by_role("cell", name="many.zip")).to_be_visible(timeout=20_000)
+    page.wait_for_timeout(1000)  # the upload
+    expect(page.locator("#album-progress")).to_have_text("")
+    page.get_by_role("button", name="Caption them").click()
+    expect(page.get_by_label("Caption of 0.jpg")).to_be_visible(timeout=40_000)
+    stop.click()
+    expect(page.locator("#album-progress")).to_contain_text("Stopped", timeout=20_000)
+    page.wait_for_timeout(1500)
+    there = page.locator("#album li").count()
+    assert 0 < there < 300
+    page.wait_for_timeout(1500)
+    assert page.locator("#album li").count() == there
+    expect(page.locator("#album-progress")).to_contain_text("Stopped")
     visit.close()
 
 
@@ -339,9 +372,24 @@ def test_a_clip(browser: Browser, address: str, tmp_path: Path) -> None:
     page.screenshot(path=tmp_path / "clip.png", full_page=True)
     with page.expect_download() as download:
         page.get_by_role("button", name="WebVTT").click()
+    assert download.value.suggested_filename == "clip.vtt"
     assert "00:00:02.000 --> 00:00:04.000\nA tower at dusk\n" in download.value.path().read_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= 1400
     visit.close()
+
+
+def test_the_server_stops_in_the_middle_of_a_clip(browser: Browser, tmp_path: Path) -> None:
+    """At once, without a word, and leaving nothing, though somebody looks on."""
+    write_clip(tmp_path / "long.mp4", moving(*[4] * 60))
+    with serving(tmp_path) as address:
+        page = Visit(browser, address).page
+        page.get_by_role("tab", name="A clip").click()
+        page.set_input_files("#clip-file input[type=file]", str(tmp_path / "long.mp4"))
+        page.wait_for_timeout(1000)  # the upload
+        page.get_by_role("button", name="Caption it").click()
+        expect(page.locator("#scenes li").first).to_be_visible(timeout=40_000)
+        expect(page.locator("#clip-progress progress")).to_be_visible()
+    page.context.close()
 
 
 def test_a_clip_that_the_browser_cannot_play(browser: Browser, address: str, tmp_path: Path) -> None:

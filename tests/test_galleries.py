@@ -22,6 +22,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from captioner.web import album, clip, page
+from captioner.web.queue import ModelQueue
 from tests.clips import moving, write_clip
 from tests.hostile import encoded, noise
 from tests.visitors import ADDRESS, Visitor, half_an_upload, made, small_captioner
@@ -141,11 +142,12 @@ def test_a_clip_does_not_keep_the_machine_for_ever(drawn: Path, captioner: Capti
     """A clip that takes too long ends with a sentence."""
     monkeypatch.setattr(clip, "PATIENCE", 0.0)
     with pytest.raises(clip.VideoError, match="the longest that this page works on a clip"):
-        list(clip._scenes(drawn, captioner))
+        list(clip._scenes(drawn, captioner, ModelQueue()))
 
 
-def test_a_visitor_who_leaves_stops_the_work(drawn: Path, captioner: Captioner, monkeypatch: Any) -> None:
-    """Nobody's clip is read on after they have gone."""
+@pytest.mark.parametrize("who", ["visitor", "server"])
+def test_whoever_leaves_stops_the_work(drawn: Path, captioner: Captioner, monkeypatch: Any, who: str) -> None:
+    """Nobody's clip is read on after they have gone, nor when the server stops."""
     ended: list[str] = []
 
     def watched(path: Path, captioner: Captioner, *, options: VideoOptions, progress: Any) -> Iterator[Any]:
@@ -158,10 +160,11 @@ def test_a_visitor_who_leaves_stops_the_work(drawn: Path, captioner: Captioner, 
             ended.append(str(path))
 
     monkeypatch.setattr(clip, "caption_video", watched)
-    scenes = clip._scenes(drawn, captioner)
+    queue = ModelQueue()
+    scenes = clip._scenes(drawn, captioner, queue)
     next(scenes)
     assert ended == []
-    scenes.close()  # type: ignore[attr-defined]
+    (scenes if who == "visitor" else queue).close()  # type: ignore[attr-defined]
     until = time.monotonic() + 30
     while not ended and time.monotonic() < until:
         time.sleep(0.01)

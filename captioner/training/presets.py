@@ -15,12 +15,14 @@ import torch
 
 from captioner.checkpoint import ModelFile, load_model, model_path, save_model
 from captioner.datasets.dataset import Dataset
+from captioner.device import pick_device
 from captioner.errors import ModelFileError, OptionError
 from captioner.files import write_atomically
 from captioner.options import MODELS, TrainingOptions
 from captioner.training.loop import check_choices, say, train
 from captioner.training.resume import fingerprint
 from captioner.training.setup import Given, build_vocabulary
+from captioner.training.validation import choose_search
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ def train_preset(
                 resume=unfinished.exists(),
                 start_from=str(model(stage.start or previous)) if previous else None,
                 teachers=[name if name in MODELS else str(model(name)) for name in stage.teachers],
-                final=stage is stages[-1],
+                final=False,
                 device=device,
                 report=report,
             )
@@ -230,8 +232,12 @@ def train_preset(
         if not model(stage.name).exists():
             save_model(model(stage.name), _mean([load_model(model(run)) for run in runs]))
         previous = stage.name
-    finished = output / "captioner.safetensors"
-    save_model(finished, load_model(model(stages[-1].name)), small=True)
+    # The search is chosen for the weights that ship: rounded ones may score a point of CIDEr-D less (measured).
+    rounded, finished = output / "rounded.safetensors", output / "captioner.safetensors"
+    save_model(rounded, load_model(model(stages[-1].name)), small=True)
+    file = load_model(rounded, pick_device(device))
+    save_model(finished, choose_search(file, data.split("val"), given.get("SearchOptions", {}), report), small=True)
+    rounded.unlink()
     return finished
 
 

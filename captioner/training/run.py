@@ -260,9 +260,7 @@ class Run:
     def choose_search(self, fixed: Mapping[str, Any]) -> Path:
         """Chooses the search of `best.safetensors` on the validation split, but for the fields that are `fixed`."""
         path = self.output / "best.safetensors"
-        best = load_model(path, self.device)
-        search, scores = choose_search(best, self.val_images, self.options.search, fixed, self.report)
-        save_model(path, replace(best, search=search, provenance={**best.provenance, "val": scores}))
+        save_model(path, choose_search(load_model(path, self.device), self.val_images, fixed, self.report))
         return path
 
     # --- files -----------------------------------------------------------------------------------------------------

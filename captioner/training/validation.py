@@ -58,11 +58,10 @@ def _encode(model: CaptionModel, images: Sequence[CaptionedImage], precision: st
 def choose_search(
     file: ModelFile,
     images: Sequence[CaptionedImage],
-    search: SearchOptions,
     fixed: Mapping[str, Any],
     report: Callable[[str], None],
-) -> tuple[SearchOptions, dict[str, float]]:
-    """Tries searches on the images, all with the same `fixed` fields; the best one, and its scores.
+) -> ModelFile:
+    """Tries searches on the images, all with the same `fixed` fields; the file with the best one and its scores.
 
     The best has the greatest sum of BLEU-4 and CIDEr-D: by CIDEr-D alone, a length penalty bought half a point of it
     for more than half a point of BLEU-4 (measured: see docs/experiments.md). Searched in float32, as the model will
@@ -70,7 +69,9 @@ def choose_search(
     """
     report("Choosing the search on the validation split.")
     file.model.eval()
-    texts: dict[SearchOptions, list[str]] = {replace(option, **fixed): [] for option in _searches(file.model, search)}
+    texts: dict[SearchOptions, list[str]] = {
+        replace(option, **fixed): [] for option in _searches(file.model, file.search)
+    }
     for features in _encode(file.model, images, "float32"):
         for option, found in texts.items():
             found += [caption.text for caption in caption_features(file.model, features, file.vocabulary, option)]
@@ -88,7 +89,7 @@ def choose_search(
 
     best = max(results, key=merit)
     report(f"Chosen: {_describe(best)}.")
-    return best, results[best].summary()
+    return replace(file, search=best, provenance={**file.provenance, "val": results[best].summary()})
 
 
 def _searches(model: CaptionModel, search: SearchOptions) -> Iterator[SearchOptions]:

@@ -310,7 +310,7 @@ def _no_clip(start: bytes) -> str | None:
         or (start.startswith(b"RIFF") and start[8:12] == b"WEBP")
         or (start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
     ):
-        return "is a picture, not a clip: caption it as one (python -m captioner caption)."
+        return "is a picture, not a clip: caption it as a photo."
     if start.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith((b"#EXTM3U", b"ffconcat")):
         return "is a list of other files, not a clip: give the clips themselves."
     return None

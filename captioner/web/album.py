@@ -20,7 +20,7 @@ from captioner.generation import Caption
 from captioner.images import read_image
 from captioner.predictor import BATCH, Captioner
 from captioner.web.downloads import MOST, PHOTOS, buttons
-from captioner.web.html import STOPPED, named, problem, problems
+from captioner.web.html import named, problem, problems, stopped
 from captioner.web.queue import ModelQueue
 
 _THUMBNAIL = 320
@@ -75,7 +75,18 @@ def build_album(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
         concurrency_limit=2,
         api_visibility="private",
     )
-    stop.click(lambda: STOPPED, outputs=progress, cancels=[running], queue=False, api_visibility="private")
+    files.upload(lambda: "", outputs=progress, queue=False, api_visibility="private")
+    nothing: tuple[Any, ...] = ("", [], gr.update(visible=False))
+    files.clear(lambda: nothing, outputs=[progress, gallery, downloads], queue=False, api_visibility="private")
+    stop.click(
+        stopped,
+        inputs=progress,
+        outputs=progress,
+        cancels=[running],
+        preprocess=False,
+        queue=False,
+        api_visibility="private",
+    )
 
 
 def _caption_all(
@@ -126,13 +137,14 @@ def _caption_all(
             except ImageError as error:
                 wrong.append(named(error, unique))
                 continue
+            future = _submit(queue, captioner, pixels)
             picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
             path = save_pil_to_cache(picture, gallery.GRADIO_CACHE, format="jpeg")
             gallery.temp_files.add(path)  # deleted within the hour, like uploads
-            waiting.append(({"name": unique, "path": path}, _submit(queue, captioner, pixels)))
-            if len(waiting) > _AHEAD:
+            waiting.append(({"name": unique, "path": path}, future))
+            while waiting and (len(waiting) > _AHEAD or waiting[0][1].done()):
                 finish()
-                yield from grown()
+            yield from grown()
         while waiting:
             finish()
             yield from grown()
@@ -170,11 +182,13 @@ def _sources(uploads: list[tuple[Path, str]], wrong: list[str]) -> tuple[Iterato
 
 
 def _submit(queue: ModelQueue, captioner: Captioner, pixels: Any) -> Future[Caption]:
-    """A place in the queue, as soon as there is one: an album is in no hurry."""
+    """A place in the queue, as soon as there is one: an album is in no hurry. Raises BusyError where it was closed."""
     while True:
         try:
             return queue.caption(captioner, pixels, captioner.file.search)
         except BusyError:
+            if queue.closed:
+                raise
             time.sleep(0.1)
 
 

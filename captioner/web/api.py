@@ -100,6 +100,7 @@ _STATUSES = {
 }
 
 _SETTINGS = Settings.model_json_schema()["properties"]
+_FORM = {name: {**field, "example": ""} for name, field in _SETTINGS.items()}  # else /docs fills in what is wrong
 _BODY = {
     "required": True,
     "content": {
@@ -113,11 +114,12 @@ _BODY = {
                         "items": {"type": "string", "format": "binary"},
                         "description": f"pictures, {MAX_FILES} at most",
                     },
-                    **_SETTINGS,
+                    **_FORM,
                 },
             }
         },
         "application/json": {
+            "example": {"images": ["<base64>"]},
             "schema": {
                 "type": "object",
                 "required": ["images"],
@@ -129,7 +131,7 @@ _BODY = {
                     },
                     **_SETTINGS,
                 },
-            }
+            },
         },
     },
 }
@@ -165,6 +167,12 @@ def add_api(app: FastAPI, captioners: Mapping[str, Captioner], queue: ModelQueue
         answer = {"model": name, "captions": results}
         failed = all("error" in result for result in results)
         return JSONResponse({"error": results[0]["error"], **answer}, 422) if failed else answer
+
+    @app.api_route("/api/caption", methods=["GET", "HEAD", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    def other_methods() -> JSONResponse:
+        # Else Gradio, which is mounted at /, would say that there is no such page.
+        error = "This address takes pictures: send them with POST, as /docs describes."
+        return JSONResponse({"error": error}, 405, {"Allow": "POST"})
 
 
 async def _read_request(request: Request) -> tuple[list[tuple[str, bytes]], dict[str, Any]]:
@@ -296,7 +304,7 @@ def _metrics(queue: ModelQueue) -> str:
     rows = [
         ("pictures_total", "counter", "Pictures that the models took.", counts.pictures),
         ("batches_total", "counter", "Passes of a model; several pictures may share one.", counts.batches),
-        ("failures_total", "counter", "Pictures that got no caption.", counts.failures),
+        ("failures_total", "counter", "Pictures that a model failed on.", counts.failures),
         ("refusals_total", "counter", "Pictures refused because the queue was full.", counts.refusals),
         ("model_seconds_total", "counter", "Time that the models worked.", round(counts.seconds, 3)),
         ("waiting", "gauge", "Pictures that wait for a model.", queue.waiting),

@@ -22,7 +22,8 @@ from captioner.options import VideoOptions
 from captioner.predictor import Captioner
 from captioner.video import Scene, caption_video
 from captioner.web.downloads import CLIP, buttons
-from captioner.web.html import STOPPED, problem
+from captioner.web.html import problem, stopped
+from captioner.web.queue import ModelQueue
 
 MINUTES = 10.0
 """Longest clip on the page, in minutes; the command line takes longer ones."""
@@ -31,7 +32,7 @@ PATIENCE = 300.0
 """Longest time, in seconds, that a clip is worked on: large frames may take longer to decode than they last."""
 
 
-def build_clip(captioners: Mapping[str, Captioner]) -> None:
+def build_clip(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
     """The controls for a clip, inside the page."""
     first = next(iter(captioners))
     with gr.Row(elem_classes="controls"):
@@ -60,7 +61,7 @@ def build_clip(captioners: Mapping[str, Captioner]) -> None:
     )
 
     def show(file: Any, name: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
-        yield from _caption_clip(captioners, scenes, file, name)
+        yield from _caption_clip(captioners, queue, scenes, file, name)
 
     running = start.click(
         show,
@@ -72,11 +73,22 @@ def build_clip(captioners: Mapping[str, Captioner]) -> None:
         concurrency_limit=1,  # decoding takes every core
         api_visibility="private",
     )
-    stop.click(lambda: STOPPED, outputs=progress, cancels=[running], queue=False, api_visibility="private")
+    clip.upload(lambda: "", outputs=progress, queue=False, api_visibility="private")
+    nothing: tuple[Any, ...] = ("", "", [], gr.update(visible=False))
+    clip.clear(lambda: nothing, outputs=[player, progress, scenes, downloads], queue=False, api_visibility="private")
+    stop.click(
+        stopped,
+        inputs=progress,
+        outputs=progress,
+        cancels=[running],
+        preprocess=False,
+        queue=False,
+        api_visibility="private",
+    )
 
 
 def _caption_clip(
-    captioners: Mapping[str, Captioner], gallery: gr.HTML, file: Any, name: Any
+    captioners: Mapping[str, Captioner], queue: ModelQueue, gallery: gr.HTML, file: Any, name: Any
 ) -> Iterator[tuple[Any, Any, Any, Any]]:
     """What the page shows as the scenes are found: the player, how far it is, the timeline, the downloads."""
     if not file:
@@ -86,12 +98,13 @@ def _caption_clip(
         yield gr.skip(), problem(f"That model is not here: choose {' or '.join(captioners)}."), gr.skip(), gr.skip()
         return
     path = Path(file["path"])
+    title = str(file.get("orig_name") or path.name)
     found: list[dict[str, Any]] = []
     share, wrong = 0.0, ""
-    shown = f"<video controls playsinline src='gradio_api/file={quote(str(path))}'></video>"
-    yield shown, _progress(share), [], gr.update(visible=False)
+    player: Any = f"<video controls playsinline src='gradio_api/file={quote(str(path))}'></video>"
+    yield "", _progress(share), [], gr.update(visible=False)
     try:
-        for news in _scenes(path, captioners[name]):
+        for news in _scenes(path, captioners[name], queue):
             if isinstance(news, Scene):
                 picture = save_bytes_to_cache(news.thumbnail, "scene.jpg", gallery.GRADIO_CACHE)
                 gallery.temp_files.add(picture)  # deleted within the hour, like uploads
@@ -100,32 +113,34 @@ def _caption_clip(
                         "name": f"{_clock(news.start)} to {_clock(news.end)}",
                         "path": picture,
                         "caption": news.caption.text,
+                        "file": title,
                         "start": news.start,
                         "end": news.end,
                     }
                 )
             else:
                 share = news
-            yield gr.skip(), _progress(share), list(found), gr.update(visible=bool(found))
+            yield player, _progress(share), list(found), gr.update(visible=bool(found))
+            player = gr.skip()  # once: a new one would begin anew
     except CaptionerError as error:
-        title = str(file.get("orig_name") or path.name)
         wrong = problem(str(error).replace(str(path), title))
     number = f"{len(found):,} scene{'' if len(found) == 1 else 's'}. Click a picture to go there, a caption to edit it."
     said = f"<p class='sure' role='status'>{number}</p>" if found else ""
     yield gr.skip(), said + wrong, found, gr.update(visible=bool(found))
 
 
-def _scenes(path: Path, captioner: Captioner) -> Iterator[float | Scene]:
+def _scenes(path: Path, captioner: Captioner, queue: ModelQueue) -> Iterator[float | Scene]:
     """The scenes as they are found and, in between, the share of the clip that has been read.
 
-    Raises what `caption_video` raises, and VideoError when PATIENCE is at its end; it stops where it is left.
+    Raises what `caption_video` raises, and VideoError when PATIENCE is at its end; it stops where it is left, and where
+    the queue is closed, for the server stops then.
     """
     news: queues.SimpleQueue[float | Scene | None] = queues.SimpleQueue()
     until = time.monotonic() + PATIENCE
     left = threading.Event()
 
     def heard(share: float) -> None:
-        if left.is_set() or time.monotonic() > until:
+        if left.is_set() or queue.closed or time.monotonic() > until:
             raise VideoError(
                 f"{path} was worked on for {PATIENCE / 60:g} minutes, the longest that this page works on a clip: "
                 "caption it with python -m captioner video, or give a smaller copy."
@@ -140,7 +155,7 @@ def _scenes(path: Path, captioner: Captioner) -> Iterator[float | Scene]:
     try:
         future = worker.submit(work)
         future.add_done_callback(lambda _: news.put(None))
-        while (one := news.get()) is not None:
+        while (one := news.get()) is not None and not queue.closed:  # what came later would be left on the disk
             yield one
         future.result()
     finally:

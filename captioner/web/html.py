@@ -12,7 +12,7 @@ from captioner.predictor import Explanation
 
 EMPTY = '<p class="waiting">Its caption will appear here.</p>'
 
-STOPPED = '<p class="sure" role="status">Stopped: what was captioned this far stays.</p>'
+_STOPPED = '<p class="sure" role="status">Stopped: what was captioned this far stays.</p>'
 
 Window = tuple[float, float, float, float]
 """What the model saw of a photo: left, top, right and bottom, in shares of its width and height."""
@@ -27,6 +27,11 @@ def named(error: Exception, name: str) -> str:
     """What is wrong with a file, by its name: "the picture is not a picture" would be an odd thing to read."""
     message = str(error)
     return f"{name} {message.removeprefix('the picture ')}" if message.startswith("the picture ") else message
+
+
+def stopped(progress: str) -> str:
+    """What stands in the progress bar's place after a stop; where none ran, all is as it was."""
+    return _STOPPED if "<progress" in progress else progress
 
 
 def problem(message: str) -> str:
@@ -46,17 +51,22 @@ def problems(found: list[str]) -> str:
     return f"<div class='problem' role='alert'><ul>{rows}{more}</ul></div>"
 
 
-def explained(explanation: Explanation, *, seconds: float, search: SearchOptions, window: Window, name: str) -> str:
-    """The caption of the photo called `name`, found in so many seconds, with the sentences that were considered."""
+def explained(
+    explanation: Explanation, *, by: str, seconds: float, search: SearchOptions, window: Window, name: str
+) -> str:
+    """The caption of the photo called `name`, found in so many seconds, with the sentences that were considered.
+
+    `by`: who found it, in a word or two: what tells two captions of one photo apart.
+    """
     caption = explanation.caption
     sentences = (caption, *caption.alternatives)
-    panels = "".join(_panel(sentence, place, seconds) for place, sentence in enumerate(sentences))
+    panels = "".join(_panel(sentence, place, by, seconds) for place, sentence in enumerate(sentences))
     rows = "".join(
         f"<tr><td><button type='button' class='pick' data-place='{place}' aria-pressed='{_flag(not place)}'>"
         f"{escape(sentence.text) or '(no words)'}</button></td><td>{percent(sentence.word_probability)}</td></tr>"
         for place, sentence in enumerate(sentences)
     )
-    order = "Best first, read both ways" if search.rerank else "Most probable as a whole first"
+    order = "Best first, read both ways" if search.rerank else "Best first"
     table = (
         "<table class='sentences'><caption>It considered</caption>"
         f"<thead><tr><th scope='col'>{order}</th><th scope='col'>Per word</th></tr></thead>"
@@ -76,14 +86,19 @@ _ACTIONS = (
 )
 
 
-def _panel(caption: Caption, place: int, seconds: float) -> str:
+def _panel(caption: Caption, place: int, by: str, seconds: float) -> str:
     """One of the sentences, of which the first is shown until another is picked."""
     chips = "".join(_chip(word) for word in caption.words)
-    hint = "Point at a word to see where the model looked." if any(word.attention for word in caption.words) else ""
+    hint = (
+        "Point at a word, or press it, to see where the model looked."
+        if any(word.attention for word in caption.words)
+        else ""
+    )
     return (
         f"<div class='panel' data-place='{place}'{' hidden' if place else ''}>"
         f"<p class='sentence'>{escape(caption.text) or '(It found no words.)'}</p>"
-        f"<p class='sure'>{percent(caption.word_probability)} mean probability per word, in {seconds:.2f} s</p>"
+        f"<p class='sure'>{escape(by)}: {percent(caption.word_probability)} mean probability per word, "
+        f"in {seconds:.2f} s</p>"
         f"<div class='words' role='group' aria-label='The words, with their probabilities'>{chips}</div>"
         f"<p class='hint'>{hint}</p></div>"
     )
@@ -105,8 +120,8 @@ def _chip(word: Word) -> str:
 def searched(explanation: Explanation) -> str:
     """The tree of the search: nested lists, each word with its probability, what was given up paler."""
     return (
-        "<p class='hint'>Each word with its probability after the words before it. Bold is the caption, plain are the "
-        "other sentences it considered, pale is what it gave up.</p>"
+        "<p class='hint'>Each word with its probability after the words before it; below it, further in, what it tried "
+        "next. Bold is the caption, upright the other sentences it considered, slanted what it gave up.</p>"
         f"<div class='tree' tabindex='0' role='group' aria-label='The tree of the search'>{_branches(explanation.tree)}"
         "</div>"
     )
@@ -117,12 +132,18 @@ def _branches(branches: tuple[Branch, ...]) -> str:
 
 
 def _branch(branch: Branch) -> str:
+    """A row of words up to where the search went on in several ways, and those below it."""
+    row = [_node(branch)]
+    while len(branch.branches) == 1:
+        (branch,) = branch.branches
+        row.append(_node(branch))
+    return f"<li>{' '.join(row)}{_branches(branch.branches)}</li>"
+
+
+def _node(branch: Branch) -> str:
     fate = "lost" if branch.sentence is None else "found" if branch.sentence else "best"
     word = escape(branch.word) or "<abbr title='The sentence ends here'>end</abbr>"
-    return (
-        f"<li><span class='{fate}'>{word} <small>{percent(branch.probability)}</small></span>"
-        f"{_branches(branch.branches)}</li>"
-    )
+    return f"<span class='{fate}'>{word} <small>{percent(branch.probability)}</small></span>"
 
 
 def percent(probability: float) -> str:

@@ -159,14 +159,20 @@
   // ---- many photos, and the scenes of a clip ----
 
   // The gallery grows as captions come: what is there already, and was edited perhaps, is left alone.
-  const card = (shown) => {
+  const card = (shown, edit) => {
     const item = document.createElement("li");
     const image = Object.assign(document.createElement("img"), {
-      src: `gradio_api/file=${shown.path}`, alt: shown.caption, loading: "lazy",
+      src: `gradio_api/file=${shown.path}`, alt: edit ?? shown.caption, loading: "lazy",
     });
-    const caption = Object.assign(document.createElement("textarea"), { value: shown.caption, rows: 2 });
+    const caption = Object.assign(document.createElement("textarea"), { value: edit ?? shown.caption, rows: 2 });
     caption.setAttribute("aria-label", `Caption of ${shown.name}`);
+    caption.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.isComposing) return;
+      event.preventDefault();
+      caption.blur();
+    });
     caption.addEventListener("input", () => {
+      if (caption.value.includes("\n")) caption.value = caption.value.replaceAll("\n", " ");  // it is one line
       image.alt = caption.value;
       subtitles();
     });
@@ -183,18 +189,21 @@
     return item;
   };
   const gallery = (element, props, watch) => {
+    const edits = new Map();  // by name: to caption again does not undo what a person wrote
     const update = () => {
       const list = element.querySelector(".gallery"), all = props.value ?? [], old = list.firstChild?.shown;
       if (all.length < list.children.length || (old && JSON.stringify(old) !== JSON.stringify(all[0])))
         list.replaceChildren();
-      list.append(...all.slice(list.children.length).map(card));
+      list.append(...all.slice(list.children.length).map((shown) => card(shown, edits.get(shown.name))));
       subtitles();
     };
+    element.addEventListener("input", ({ target }) => edits.set(target.closest("li").shown.name, target.value));
     watch("value", update);
     update();
   };
 
   // The clip's captions as its player's subtitles, as they are edited.
+  const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
   const player = () => document.querySelector("#player video");
   const subtitles = () => {
     const video = player(), scenes = [...document.querySelectorAll("#scenes li")];
@@ -203,7 +212,7 @@
     track.mode = "showing";
     while (track.cues.length) track.removeCue(track.cues[0]);
     for (const { shown, caption } of scenes)
-      if (caption.value.trim()) track.addCue(new VTTCue(shown.start, shown.end, caption.value));
+      if (caption.value.trim()) track.addCue(new VTTCue(shown.start, shown.end, plain(caption.value)));
   };
   document.addEventListener("error", ({ target }) => {
     if (target !== player()) return;  // AVI, say
@@ -219,7 +228,7 @@
 
   const download = async ({ format, gallery }, button) => {
     const captions = [...document.querySelectorAll(`#${gallery} li`)].map(({ shown, caption }) => ({
-      ...shown, caption: caption.value,
+      ...shown, caption: caption.value.trim(),
       ...(caption.value === shown.caption ? {} : { probability: null, alternatives: [] }),  // a person's own words
     }));
     const label = button.textContent;
@@ -233,7 +242,9 @@
     }
     const link = document.createElement("a");
     link.href = URL.createObjectURL(await answer.blob());
-    link.download = /filename="(.+)"/.exec(answer.headers.get("Content-Disposition"))[1];
+    const [, file] = /filename="(.+)"/.exec(answer.headers.get("Content-Disposition"));
+    const clip = captions[0].file;  // players look for subtitles under the clip's own name
+    link.download = clip ? clip.replace(/\.\w+$/, "") + file.slice(file.lastIndexOf(".")) : file;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   };

@@ -74,21 +74,28 @@ def build_page(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
         with gr.Tab("Many photos", elem_id="tab-album"):
             build_album(captioners, queue)
         with gr.Tab("A clip", elem_id="tab-clip"):
-            build_clip(captioners)
+            build_clip(captioners, queue)
         build_client(captioners, queue)
-        gr.HTML("".join(_about(name, captioner) for name, captioner in captioners.items()), elem_id="limits")
+        gr.HTML(_about(captioners), elem_id="limits")
     return page
 
 
-def _about(name: str, captioner: Captioner) -> str:
-    """Which model it is, what it learnt from, and what to expect of it."""
-    return f"<h2>{escape(name)}</h2><p>{escape(model_line(captioner))}.</p>{_limits(captioner)}"
+def _about(captioners: Mapping[str, Captioner]) -> str:
+    """Which models there are, what they learnt from, and what to expect of them; what holds for several said once."""
+    said: dict[str, list[str]] = {}
+    for name, captioner in captioners.items():
+        said.setdefault(_limits(captioner), []).append(f"<b>{escape(name)}</b>: {escape(_parts(captioner))}")
+    return "".join(f"<p>{'<br>'.join(models)}</p>{limits}" for limits, models in said.items())
 
 
 def model_line(captioner: Captioner) -> str:
     """Which model, on which device."""
+    return f"{captioner.name} ({_parts(captioner)}) on {captioner.device}"
+
+
+def _parts(captioner: Captioner) -> str:
     parts = captioner.file.model.options
-    return f"{captioner.name} ({parts.encoder.name} + {parts.decoder.cell}) on {captioner.device}"
+    return f"{parts.encoder.name} + {parts.decoder.cell}"
 
 
 def theme() -> gr.themes.Base:

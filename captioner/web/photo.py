@@ -59,7 +59,8 @@ def build_photo(captioners: Mapping[str, Captioner], options: WebOptions, queue:
             result, tree, settings = _side(captioners, "")
             compare = gr.Checkbox(label="Compare with other settings", elem_id="compare")
         with gr.Column(scale=1, min_width=300, visible=False) as beside:
-            other_result, other_tree, other_settings = _side(captioners, "-beside")
+            # The other model first: a second opinion is worth having.
+            other_result, other_tree, other_settings = _side(dict(reversed(list(captioners.items()))), "-beside")
 
     def show(file: dict[str, Any] | None, *values: Any) -> Iterator[tuple[Any, Any, Any]]:
         yield from _caption(captioners, queue, file, values)
@@ -175,7 +176,9 @@ def _caption(
             change["value"] = _small(read_image(data, at_least=_SHOWN))
         window = seen(read_image(data, at_least=captioner.image.size).size, captioner.image)
         name = str(file.get("orig_name") or "photo.jpg")
-        shown = explained(found, seconds=seconds, search=search, window=window, name=name)
+        shown = explained(
+            found, by=f"{values[0]}, {values[1].lower()}", seconds=seconds, search=search, window=window, name=name
+        )
         yield gr.update(**change), shown, searched(found)
     except OptionError as error:  # a slider's box was emptied to type another number, say: the photo stays
         yield gr.skip(), problem(str(error)), ""

@@ -72,6 +72,11 @@ class ModelQueue:
         """How many pictures wait."""
         return len(self._jobs)
 
+    @property
+    def closed(self) -> bool:
+        """No more pictures are taken: whoever works beside the queue should end, too."""
+        return self._closed
+
     def caption(self, captioner: Captioner, pixels: Tensor, search: SearchOptions) -> "Future[Caption]":
         """A picture that `captioner.read` prepared. Raises BusyError where the queue is full."""
         return self._add(_Job(captioner, pixels, search, explain=False, progress=None))

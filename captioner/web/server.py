@@ -7,6 +7,7 @@ password, everything wants it but /health.
 
 import base64
 import binascii
+import logging
 import os
 import re
 import secrets
@@ -54,9 +55,8 @@ _POLICY = (
 def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: ModelQueue | None = None) -> FastAPI:
     """The application: the page of these models at /, their API at /api/caption, both through one queue.
 
-    `captioners` are named as visitors choose them, and the page begins with the first. Whoever gives a `queue` closes
-    it. Raises ImageError where `options.examples` is no folder, OptionError where `options.auth` is no name and
-    password.
+    `captioners` are named as visitors choose them, and the page begins with the first. `serve` closes the queue. Raises
+    ImageError where `options.examples` is no folder, OptionError where `options.auth` is no name and password.
     """
     queue = queue or ModelQueue()
     # FastAPI's own page of the API loads its scripts from a public server.
@@ -81,19 +81,23 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
         head=HEAD,
     )
     app.add_middleware(_Guard, password=_password(options.auth), uploads=page.upload_file_set)
+    app.state.queue = queue
     app.state.model_line = model_line(next(iter(captioners.values())))
     return app
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
-    """Serves until it is stopped, and prints one line with the address once it listens.
+    """Serves until it is stopped, and prints one line with the address once it listens; closes the app's queue then.
 
     Raises OptionError where the address is unknown or the port is taken, and KeyboardInterrupt on Ctrl-C.
     """
     with _bind(host, port) as listener:
         # Gradio's open event streams end only when they are told to, so a stop would wait for every open page.
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-        _Server(config, _address(host, listener)).run(sockets=[listener])
+        try:
+            _Server(config, _address(host, listener)).run(sockets=[listener])
+        finally:  # a thread inside of torch when Python ends would abort the process
+            app.state.queue.close()
 
 
 class _Server(uvicorn.Server):
@@ -108,6 +112,7 @@ class _Server(uvicorn.Server):
         print(f"captioner is at {self.address} ({self.config.app.state.model_line})", flush=True)  # type: ignore[union-attr]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # whom it cuts off in the middle is no error
         for route in self.config.app.routes:  # type: ignore[union-attr]
             if isinstance(mounted := getattr(route, "app", None), GradioApp):
                 mounted.stop_event.set()

@@ -84,7 +84,7 @@ def build_settings(captioners: Mapping[str, Captioner], side: str) -> Settings:
             slider.buttons = []
         with gr.Row():
             again = gr.Button("Draw again", size="sm", visible=first == "Sampling")
-            reset = gr.Button("As the model's file says", size="sm")
+            reset = gr.Button("Reset to the model's defaults", size="sm")
 
     def begin(name: Any) -> list[Any]:
         """Everything as the model's file says."""
