@@ -12,7 +12,7 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 from torchvision import models
 
 from captioner.errors import OptionError
@@ -138,6 +138,19 @@ class Encoder(nn.Module):
             if learning:
                 yield from stage.parameters()
 
+    def fuse(self) -> None:
+        """Makes each batch norm a part of the convolution before it, for inference: the same features, faster.
+
+        What was fused can be neither trained nor saved.
+        """
+        self.eval()
+        for parent, convolution, norm in _normalised_convolutions(self.trunk):
+            for name, child in list(parent.named_children()):
+                if child is convolution:
+                    setattr(parent, name, fuse_conv_bn_eval(convolution, norm).to(memory_format=torch.channels_last))
+                elif child is norm:
+                    setattr(parent, name, nn.Identity())
+
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), normalised -> features (B, R, C)."""
         images = images.contiguous(memory_format=torch.channels_last)
@@ -169,23 +182,28 @@ def _fold_batch_norms(trunk: nn.Module) -> None:
     for the copies with folded batch norms that go around. Batch norms keep their bias, and their eval mode does nothing
     else any more.
     """
-    for module in trunk.modules():
-        for convolution, norm in itertools.pairwise(module.children()):
-            if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
-                continue
-            mean, variance = norm.running_mean, norm.running_var
-            assert mean is not None  # torchvision's networks track them
-            assert variance is not None
-            weight, bias = fuse_conv_bn_weights(
-                convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
-            )
-            convolution.weight.copy_(weight)
-            if convolution.bias is not None:
-                convolution.bias.zero_()
-            norm.bias.copy_(bias)
-            norm.weight.fill_(1)
-            mean.zero_()
-            variance.fill_(1 - norm.eps)
+    for _, convolution, norm in _normalised_convolutions(trunk):
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None  # torchvision's networks track them
+        assert variance is not None
+        weight, bias = fuse_conv_bn_weights(
+            convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
+        )
+        convolution.weight.copy_(weight)
+        if convolution.bias is not None:
+            convolution.bias.zero_()
+        norm.bias.copy_(bias)
+        norm.weight.fill_(1)
+        mean.zero_()
+        variance.fill_(1 - norm.eps)
+
+
+def _normalised_convolutions(trunk: nn.Module) -> Iterator[tuple[nn.Module, nn.Conv2d, nn.BatchNorm2d]]:
+    """Each convolution that a batch norm follows, with their parent and that norm."""
+    for parent in trunk.modules():
+        for convolution, norm in itertools.pairwise(parent.children()):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                yield parent, convolution, norm
 
 
 def _stages(network: nn.Module) -> "OrderedDict[str, nn.Module]":

@@ -65,7 +65,9 @@ class Captioner:
         path = model_path(model)
         bundled = path != Path(model)
         name = f"the bundled model {model}" if bundled else path.name
-        return cls(load_model(path, place), place, name=name, image=image)
+        file = load_model(path, place)
+        file.model.encoder.fuse()
+        return cls(file, place, name=name, image=image)
 
     @overload
     def __call__(self, images: ImageSource, *, search: SearchOptions | None = None) -> Caption: ...  # type: ignore[overload-overlap]  # str is a Sequence
