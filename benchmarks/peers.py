@@ -7,10 +7,16 @@ beam search is a Python loop over one image at a time. It does what they do, no 
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from captioner.decoder import Decoder
+
+State = tuple[Tensor, ...]
+"""Each (K, ...) for K hypotheses."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,65 @@ class Sizes:
     vocabulary: int = 9490
     channels: int = 2048
     hidden: int = 512
+
+
+class Writer(Protocol):
+    """What `caption_alone` wants of a decoder."""
+
+    def start(self, features: Tensor) -> State:
+        """Features (K, R, C) -> the first state."""
+
+    def write(self, words: Tensor, features: Tensor, state: State) -> tuple[Tensor, State]:
+        """Words (K,) and features (K, R, C) -> logits (K, V) of the next words, and the state after these."""
+
+
+@torch.inference_mode()
+def caption_alone(
+    decoder: Writer, features: Tensor, *, start: int, end: int, beam_size: int, max_length: int
+) -> list[int]:
+    """Beam search for one image, features (R, C): the best finished hypothesis, or the best one."""
+    beam = beam_size
+    features = features.unsqueeze(0).expand(beam, *features.shape)
+    sentences = torch.full((beam, 1), start, device=features.device)
+    scores = torch.zeros(beam, 1, device=features.device)
+    state = decoder.start(features)
+    finished: list[tuple[float, list[int]]] = []
+    for length in range(max_length + 1):
+        logits, state = decoder.write(sentences[:, -1], features[: len(sentences)], state)
+        totals = scores + logits.float().log_softmax(1)
+        if length == 0:  # all hypotheses are the same still
+            best, places = totals[0].topk(beam)
+        else:
+            best, places = totals.flatten().topk(beam)
+        parents, words = places // logits.shape[1], places % logits.shape[1]
+        sentences = torch.cat([sentences[parents], words.unsqueeze(1)], 1)
+        ended = words == end
+        for score, sentence in zip(best[ended].tolist(), sentences[ended].tolist(), strict=True):
+            finished.append((score, sentence[1:-1]))
+        going = ~ended
+        beam -= int(ended.sum())
+        if beam == 0:
+            break
+        sentences, scores = sentences[going], best[going].unsqueeze(1)
+        state = tuple(part[parents[going]] for part in state)
+    return max(finished)[1] if finished else sentences[0, 1:].tolist()
+
+
+class InTheirLoop:
+    """Our decoder as the tutorials would run theirs: what images have in common is computed at each word."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+
+    def start(self, features: Tensor) -> State:
+        """As `Writer` says."""
+        return tuple(part[:, 0] for part in self.decoder.start(self.decoder.read(features)))
+
+    def write(self, words: Tensor, features: Tensor, state: State) -> tuple[Tensor, State]:
+        """As `Writer` says."""
+        alone = tuple(part.unsqueeze(1) for part in state)
+        logits, after = self.decoder.step(words.unsqueeze(1), alone, self.decoder.read(features))
+        return logits.squeeze(1), tuple(part[:, 0] for part in after)
 
 
 class TutorialDecoder(nn.Module):
@@ -40,14 +105,12 @@ class TutorialDecoder(nn.Module):
         self.gate = nn.Linear(hidden, channels)
         self.output = nn.Linear(hidden, sizes.vocabulary)
 
-    def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def start(self, features: Tensor) -> State:
         """Features (B, R, C) -> the first state, two (B, hidden)."""
         mean = features.mean(1)
         return self.start_hidden(mean), self.start_cell(mean)
 
-    def step(
-        self, embedded: Tensor, features: Tensor, state: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    def step(self, embedded: Tensor, features: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Embedded words (B, hidden), features (B, R, C), the state before them ->
 
         logits (B, V) of the next words, attention (B, R), and the state after these words.
@@ -60,34 +123,10 @@ class TutorialDecoder(nn.Module):
         state = self.cell(torch.cat([embedded, context], 1), state)
         return self.output(self.dropout(state[0])), attention, state
 
-    @torch.inference_mode()
-    def caption(self, features: Tensor, *, start: int, end: int, beam_size: int, max_length: int) -> list[int]:
-        """Beam search for one image, features (R, C): the best finished hypothesis, or the best one."""
-        beam = beam_size
-        features = features.unsqueeze(0).expand(beam, *features.shape)
-        sentences = torch.full((beam, 1), start)
-        scores = torch.zeros(beam, 1)
-        state = self.start(features)
-        finished: list[tuple[float, list[int]]] = []
-        for length in range(max_length + 1):
-            logits, _, state = self.step(self.embedding(sentences[:, -1]), features[: len(sentences)], state)
-            totals = scores + logits.log_softmax(1)
-            if length == 0:  # all hypotheses are the same still
-                best, places = totals[0].topk(beam)
-            else:
-                best, places = totals.flatten().topk(beam)
-            parents, words = places // logits.shape[1], places % logits.shape[1]
-            sentences = torch.cat([sentences[parents], words.unsqueeze(1)], 1)
-            ended = words == end
-            for score, sentence in zip(best[ended].tolist(), sentences[ended].tolist(), strict=True):
-                finished.append((score, sentence[1:-1]))
-            going = ~ended
-            beam -= int(ended.sum())
-            if beam == 0:
-                break
-            sentences, scores = sentences[going], best[going].unsqueeze(1)
-            state = (state[0][parents[going]], state[1][parents[going]])
-        return max(finished)[1] if finished else sentences[0, 1:].tolist()
+    def write(self, words: Tensor, features: Tensor, state: State) -> tuple[Tensor, State]:
+        """Words (K,) and features (K, R, C) -> logits (K, V) of the next words, and the state after these."""
+        logits, _, state = self.step(self.embedding(words), features, state)
+        return logits, state
 
     def forward(self, features: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
         """Teacher forcing: features (B, R, C), captions (B, T), lengths (B,), the longest first -> the mean loss.
