@@ -19,7 +19,7 @@ from captioner.options import MODELS
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES = {"accurate": 40e6, "fast": 25e6}
-LEAST_BLEU_4 = {"accurate": 25, "fast": 24}  # on the dev split
+LEAST_BLEU_4 = {"accurate": 26, "fast": 24}  # on the dev split
 
 pytestmark = pytest.mark.parametrize("name", MODELS)
 

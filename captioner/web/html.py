@@ -39,6 +39,7 @@ def problem(message: str) -> str:
     return f"<p class='problem' role='alert'>{escape(message)}</p>"
 
 
+_LISTED = 5  # sentences that are seen without asking for more
 _TOLD = 20  # problems that are shown at a time
 
 
@@ -61,17 +62,22 @@ def explained(
     caption = explanation.caption
     sentences = (caption, *caption.alternatives)
     panels = "".join(_panel(sentence, place, by, seconds) for place, sentence in enumerate(sentences))
-    rows = "".join(
+    rows = [
         f"<tr><td><button type='button' class='pick' data-place='{place}' aria-pressed='{_flag(not place)}'>"
         f"{escape(sentence.text) or '(no words)'}</button></td><td>{percent(sentence.word_probability)}</td></tr>"
         for place, sentence in enumerate(sentences)
-    )
+    ]
     order = "Best first, read both ways" if search.rerank else "Best first"
     table = (
         "<table class='sentences'><caption>It considered</caption>"
         f"<thead><tr><th scope='col'>{order}</th><th scope='col'>Per word</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>"
+        f"<tbody>{''.join(rows[:_LISTED])}</tbody></table>"
     )
+    if len(rows) > _LISTED:
+        table += (
+            f"<details><summary>{len(rows) - _LISTED} more</summary>"
+            f"<table class='sentences'><tbody>{''.join(rows[_LISTED:])}</tbody></table></details>"
+        )
     return (
         f"<div class='explained' data-window='{','.join(f'{edge:.4f}' for edge in window)}' data-name='{escape(name)}'>"
         f"<div role='status'>{panels}</div>{_ACTIONS}{table if len(sentences) > 1 else ''}</div>"
@@ -117,11 +123,12 @@ def _chip(word: Word) -> str:
     )
 
 
-def searched(explanation: Explanation) -> str:
+def searched(explanation: Explanation, search: SearchOptions) -> str:
     """The tree of the search: nested lists, each word with its probability, what was given up paler."""
+    both = " Which one won, a second decoder had a say in, which reads from the end." if search.rerank else ""
     return (
         "<p class='hint'>Each word with its probability after the words before it; below it, further in, what it tried "
-        "next. Bold is the caption, upright the other sentences it considered, slanted what it gave up.</p>"
+        f"next. Bold is the caption, upright the other sentences it considered, slanted what it gave up.{both}</p>"
         f"<div class='tree' tabindex='0' role='group' aria-label='The tree of the search'>{_branches(explanation.tree)}"
         "</div>"
     )

@@ -179,7 +179,7 @@ def _caption(
         shown = explained(
             found, by=f"{values[0]}, {values[1].lower()}", seconds=seconds, search=search, window=window, name=name
         )
-        yield gr.update(**change), shown, searched(found)
+        yield gr.update(**change), shown, searched(found, search)
     except OptionError as error:  # a slider's box was emptied to type another number, say: the photo stays
         yield gr.skip(), problem(str(error)), ""
     except ImageError as error:
