@@ -383,6 +383,7 @@ def test_a_clip(browser: Browser, address: str, tmp_path: Path) -> None:
     visit.close()
 
 
+@pytest.mark.slow
 def test_the_server_stops_in_the_middle_of_a_clip(browser: Browser, tmp_path: Path) -> None:
     """At once, without a word, and leaving nothing, though somebody looks on."""
     write_clip(tmp_path / "long.mp4", moving(*[4] * 60))
@@ -413,7 +414,7 @@ def test_a_clip_that_the_browser_cannot_play(browser: Browser, address: str, tmp
     visit.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_everybody_can_use_it(browser: Browser, address: str, scheme: str) -> None:
     """No tab breaks a rule of axe's for WCAG 2 A and AA: names, contrast, order, keyboard."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe looks at the page").Axe()
