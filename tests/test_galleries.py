@@ -80,6 +80,16 @@ def test_photos_and_zips_become_a_gallery(visitor: Visitor, captioner: Captioner
         assert max(Image.open(io.BytesIO(thumbnail)).size) <= 320
 
 
+def test_equal_photos_have_pictures_of_their_own(visitor: Visitor) -> None:
+    """Which nobody writes while another reads them, and which do not go with another visitor."""
+    uploads = [visitor.upload(encoded(noise(), "JPEG"), f"{number}.jpg") for number in range(2)]
+    paths = set()
+    for _ in range(2):
+        _, gallery, _ = shown(visitor.call(visitor.button("Caption them"), [uploads, "first"]))
+        paths |= {photo["path"] for photo in gallery}
+    assert len(paths) == 4
+
+
 def test_no_more_photos_than_a_page_can_hold(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first ones are captioned, and the page says so."""
     monkeypatch.setattr(album, "MOST", 2)

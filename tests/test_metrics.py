@@ -369,6 +369,7 @@ def pretended_java(package, tmp_path, monkeypatch):
     return pretend
 
 
+@pytest.mark.slow
 def test_meteor_is_the_field_s(java, package, flickr8k_references):
     """METEOR of people, of nothing and of bars that divide: corpus and images are pycocoevalcap's."""
     hypotheses, references = human(flickr8k_references[:200])

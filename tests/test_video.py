@@ -430,7 +430,7 @@ def test_a_picture_is_no_clip(kind, tmp_path):
     """It is sent to the command for pictures, even where FFmpeg would play it."""
     path = tmp_path / "photo.mp4"
     Image.fromarray(scenery(0)).save(path, kind)
-    assert "caption it as one" in refusal(path)
+    assert "caption it as a photo" in refusal(path)
 
 
 def test_paths_that_lead_to_no_file(tmp_path):

@@ -4,6 +4,7 @@ Promises: a bad file costs the others nothing, and is named; memory stays level 
 captioned stays on the page when one stops in the middle.
 """
 
+import io
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_pil_to_cache
 
 from captioner.archives import ZippedPictures
 from captioner.errors import ArchiveError, BusyError, CaptionerError, ImageError
@@ -20,6 +20,7 @@ from captioner.generation import Caption
 from captioner.images import read_image
 from captioner.predictor import BATCH, Captioner
 from captioner.web.downloads import MOST, PHOTOS, buttons
+from captioner.web.gallery import build_gallery, keep_picture
 from captioner.web.html import named, problem, problems, stopped
 from captioner.web.queue import ModelQueue
 
@@ -55,12 +56,7 @@ def build_album(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
         elem_classes="result",
         visible=False,
     )
-    gallery = gr.HTML(
-        [],
-        html_template="<ol class='gallery'></ol>",
-        js_on_load="captioner.gallery(element, props, watch)",
-        elem_id="album",
-    )
+    gallery = build_gallery("album")
 
     def show(files: Any, name: Any) -> Iterator[tuple[Any, Any, Any]]:
         yield from _caption_all(captioners, queue, gallery, files, name)
@@ -139,8 +135,9 @@ def _caption_all(
                 continue
             future = _submit(queue, captioner, pixels)
             picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-            path = save_pil_to_cache(picture, gallery.GRADIO_CACHE, format="jpeg")
-            gallery.temp_files.add(path)  # deleted within the hour, like uploads
+            jpeg = io.BytesIO()
+            picture.save(jpeg, "JPEG")
+            path = keep_picture(gallery, jpeg.getvalue())
             waiting.append(({"name": unique, "path": path}, future))
             while waiting and (len(waiting) > _AHEAD or waiting[0][1].done()):
                 finish()

@@ -15,13 +15,13 @@ from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
 
 from captioner.errors import CaptionerError, VideoError
 from captioner.options import VideoOptions
 from captioner.predictor import Captioner
 from captioner.video import Scene, caption_video
 from captioner.web.downloads import CLIP, buttons
+from captioner.web.gallery import build_gallery, keep_picture
 from captioner.web.html import problem, stopped
 from captioner.web.queue import ModelQueue
 
@@ -53,12 +53,7 @@ def build_clip(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
     player = gr.HTML("", elem_id="player")
     progress = gr.HTML("", elem_id="clip-progress", elem_classes="result")
     downloads = gr.HTML(buttons(CLIP, "scenes"), elem_id="clip-downloads", elem_classes="result", visible=False)
-    scenes = gr.HTML(
-        [],
-        html_template="<ol class='gallery'></ol>",
-        js_on_load="captioner.gallery(element, props, watch)",
-        elem_id="scenes",
-    )
+    scenes = build_gallery("scenes")
 
     def show(file: Any, name: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
         yield from _caption_clip(captioners, queue, scenes, file, name)
@@ -106,12 +101,10 @@ def _caption_clip(
     try:
         for news in _scenes(path, captioners[name], queue):
             if isinstance(news, Scene):
-                picture = save_bytes_to_cache(news.thumbnail, "scene.jpg", gallery.GRADIO_CACHE)
-                gallery.temp_files.add(picture)  # deleted within the hour, like uploads
                 found.append(
                     {
                         "name": f"{_clock(news.start)} to {_clock(news.end)}",
-                        "path": picture,
+                        "path": keep_picture(gallery, news.thumbnail),
                         "caption": news.caption.text,
                         "file": title,
                         "start": news.start,

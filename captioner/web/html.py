@@ -67,7 +67,7 @@ def explained(
         f"{escape(sentence.text) or '(no words)'}</button></td><td>{percent(sentence.word_probability)}</td></tr>"
         for place, sentence in enumerate(sentences)
     ]
-    order = "Best first, read both ways" if search.rerank else "Best first"
+    order = "Best first; a second decoder, which reads from the end, had a say" if search.rerank else "Best first"
     table = (
         "<table class='sentences'><caption>It considered</caption>"
         f"<thead><tr><th scope='col'>{order}</th><th scope='col'>Per word</th></tr></thead>"
@@ -128,7 +128,7 @@ def searched(explanation: Explanation, search: SearchOptions) -> str:
     both = " Which one won, a second decoder had a say in, which reads from the end." if search.rerank else ""
     return (
         "<p class='hint'>Each word with its probability after the words before it; below it, further in, what it tried "
-        f"next. Bold is the caption, upright the other sentences it considered, slanted what it gave up.{both}</p>"
+        f"next. Bold is what it chose, upright the other sentences it considered, slanted what it gave up.{both}</p>"
         f"<div class='tree' tabindex='0' role='group' aria-label='The tree of the search'>{_branches(explanation.tree)}"
         "</div>"
     )

@@ -133,7 +133,7 @@ def _limits(captioner: Captioner) -> str:
     if isinstance(data, str) and data:
         count = pictures.get("train") if isinstance(pictures, dict) else None
         amount = f"{count:,} pictures of " if isinstance(count, int) else ""
-        learnt = f"This model learnt from {amount}{escape(_DATA_SETS.get(data, data))}. "
+        learnt = f"Learnt from {amount}{escape(_DATA_SETS.get(data, data))}. "
     note = origin.get("note")
     expect = (
         escape(note)

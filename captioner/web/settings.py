@@ -63,7 +63,7 @@ def build_settings(captioners: Mapping[str, Captioner], side: str) -> Settings:
                 1,
                 step=0.05,
                 label="Right to left",
-                info="The share of a second decoder, which reads each sentence from its end, in choosing one.",
+                info="How much a second decoder, which reads sentences from their end, counts in choosing one.",
             ),
             gr.Slider(
                 0, 5, step=0.1, label="Diversity", info="What it costs to say what an earlier sentence says there."
