@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from captioner.cli.parser import add_model
 from captioner.errors import CaptionerError
-from captioner.options import DEVICES_HELP, MODEL_HELP, MODELS, WebOptions, add_arguments, given
+from captioner.options import MODELS, WebOptions, add_arguments, given
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,8 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="app.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", metavar="MODEL", help="the model that the page begins with: " + MODEL_HELP)
-    parser.add_argument("--device", default="auto", help=DEVICES_HELP)
+    add_model(parser)
     add_arguments(parser, WebOptions)
     chosen = parser.parse_args(arguments)
     try:
@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         # return a damaged file is known before anybody visits, and no visitor waits for one to be loaded.
         own = chosen.model is not None and chosen.model not in MODELS
         names = [chosen.model] if own else sorted(MODELS, key=lambda name: name != chosen.model)
-        captioners = {Path(name).name: Captioner.load(name, chosen.device) for name in names}
+        captioners = {
+            Path(name).name: Captioner.load(name, chosen.device, precision=chosen.precision) for name in names
+        }
 
         # A folder that only this user can look into, and that is gone when the server stops.
         with TemporaryDirectory(prefix="captioner-", dir=os.environ.get("GRADIO_TEMP_DIR")) as uploads:

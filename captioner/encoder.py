@@ -153,7 +153,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), normalised -> features (B, R, C)."""
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
         return self.trunk(images).flatten(2).transpose(1, 2)
 
 

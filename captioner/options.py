@@ -26,6 +26,7 @@ MODELS = ("accurate", "fast")
 """Names of the models that come with the package, the default first."""
 
 MODEL_HELP = f"a bundled model ({', '.join(MODELS)}) or a model file (./{MODELS[0]} is a file); default: {MODELS[0]}"
+PRECISION_HELP = "float32, bfloat16, or auto: bfloat16 where the processor multiplies in it"
 DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one"
 
 Options = TypeVar("Options")
@@ -262,7 +263,7 @@ class TrainingOptions(_Checked):
     min_count: int = option(5, "a word enters the vocabulary after this many uses in training captions", minimum=1)
     max_words: int = option(50, "training captions are cut after this many words", minimum=1, maximum=1000)
     patience: int = option(5, "stop after this many epochs without a better validation score", minimum=1)
-    precision: str = option("auto", "bfloat16 where the hardware multiplies it faster", choices=PRECISIONS)
+    precision: str = option("auto", PRECISION_HELP, choices=PRECISIONS)
     workers: int = option(2, "threads that read pictures while the encoder runs", minimum=0, maximum=256)
     save_minutes: float = option(5.0, "minutes between saves inside an epoch", minimum=0.0)
     seed: int = option(1, "seed of everything random", minimum=0)

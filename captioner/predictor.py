@@ -1,8 +1,10 @@
 """Captioner: what a user holds. Load a model once, then call it on pictures."""
 
+import contextlib
+import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, overload
@@ -11,10 +13,12 @@ import torch
 from torch import Tensor
 
 from captioner.checkpoint import ModelFile, load_model, model_path
-from captioner.device import pick_device
+from captioner.device import pick_device, pick_precision
+from captioner.errors import ImageError
 from captioner.generation import Branch, Caption, caption_features, explain_features
 from captioner.images import ImageSource, to_tensor
 from captioner.options import MODELS, ImageOptions, SearchOptions
+from captioner.threads import map_ahead
 
 BATCH = 16
 """Pictures that go through the network together."""
@@ -52,13 +56,19 @@ class Captioner:
 
     @classmethod
     def load(
-        cls, model: str | os.PathLike[str] | None = None, device: str = "auto", *, image: ImageOptions | None = None
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        *,
+        precision: str = "auto",
+        image: ImageOptions | None = None,
     ) -> "Captioner":
         """Loads a model file, or a bundled model by its name in `options.MODELS`, None for "accurate". No network.
 
-        Names win over files: "./fast" and Path("fast") are files. `image` overrides how pictures are fitted, which the
-        model file otherwise decides; keep that unless you are measuring its effect. Raises ModelFileError for a file
-        that is no model and OptionError for a device that is not there.
+        Names win over files: "./fast" and Path("fast") are files. `precision` is float32, bfloat16, or auto: bfloat16
+        where the processor multiplies in it, which is faster and changes few captions (docs/performance.md). `image`
+        overrides how pictures are fitted, which the model file otherwise decides; keep that unless you are measuring
+        its effect. Raises ModelFileError for a file that is no model and OptionError for a device that is not there.
         """
         place = pick_device(device)
         model = MODELS[0] if model is None else model
@@ -67,6 +77,7 @@ class Captioner:
         name = f"the bundled model {model}" if bundled else path.name
         file = load_model(path, place)
         file.model.encoder.fuse()
+        file.model.to(getattr(torch, pick_precision(precision, place)))
         return cls(file, place, name=name, image=image)
 
     @overload
@@ -83,11 +94,35 @@ class Captioner:
         """
         if not isinstance(images, list | tuple):
             return self.caption_pixels([self.read(cast(ImageSource, images))], search=search)[0]
-        captions: list[Caption] = []
-        for first in range(0, len(images), BATCH):  # the pixels of a batch at a time, not of a whole library
-            pixels = [self.read(image) for image in images[first : first + BATCH]]
-            captions += self.caption_pixels(pixels, search=search)
+        captions = []
+        for caption in self.stream(images, search=search):
+            if isinstance(caption, ImageError):
+                raise caption
+            captions.append(caption)
         return captions
+
+    def stream(
+        self, images: Iterable[ImageSource], *, search: SearchOptions | None = None
+    ) -> Iterator[Caption | ImageError]:
+        """Any number of pictures -> their captions, in order, as soon as they are there.
+
+        Where a picture cannot be read its place holds the error. Pictures are read ahead by threads, one for each core,
+        and go through the network BATCH at a time.
+        """
+        workers = os.cpu_count() or 1
+        read = map_ahead(self._attempt, images, workers=workers, ahead=BATCH + workers)
+        with contextlib.closing(read):
+            while group := list(itertools.islice(read, BATCH)):
+                captions = iter(
+                    self.caption_pixels([found for found in group if isinstance(found, Tensor)], search=search)
+                )
+                yield from (next(captions) if isinstance(found, Tensor) else found for found in group)
+
+    def _attempt(self, image: ImageSource) -> Tensor | ImageError:
+        try:
+            return self.read(image)
+        except ImageError as error:
+            return error
 
     def read(self, image: ImageSource) -> Tensor:
         """A picture as the model's encoder wants it: uint8 (3, size, size). Raises ImageError."""

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,7 @@ import captioner
 from captioner import Captioner, SearchOptions
 from captioner.errors import ImageError, OptionError
 from captioner.generation import caption_features
+from captioner.predictor import BATCH
 from captioner.text import END, START
 
 
@@ -90,6 +92,23 @@ def test_a_bad_picture_is_an_image_error(model, tmp_path):
         model(tmp_path / "bad.jpg")
     with pytest.raises(ImageError, match=r"bad\.jpg"):
         model([pictures(1)[0], tmp_path / "bad.jpg"])
+
+
+def test_a_stream_never_ends_early_and_never_runs_ahead(model):
+    """Bad pictures leave their errors in their places; the others get what they get alone; few are read ahead."""
+    good, asked = pictures(50), []
+
+    def endless():
+        for number in itertools.count():
+            asked.append(number)
+            yield b"no picture" if number % 7 == 3 else good[number % 50]
+
+    found = list(itertools.islice(model.stream(endless()), 40))
+    assert len(asked) <= 40 + 3 * BATCH
+    assert [isinstance(caption, ImageError) for caption in found] == [number % 7 == 3 for number in range(40)]
+    for number in (0, 20, 39):
+        assert found[number].log_probability == pytest.approx(model(good[number]).log_probability, abs=1e-4)
+    assert not [thread for thread in threading.enumerate() if "reader" in thread.name]
 
 
 def test_threads_may_share_a_captioner(model):

@@ -14,7 +14,6 @@ from captioner.formats import CaptionedFile, coco_results, csv_lines
 from captioner.options import SearchOptions, add_arguments, given
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from tqdm import tqdm
 
     from captioner.generation import Caption
@@ -58,7 +57,7 @@ def run(chosen: argparse.Namespace) -> int:
             photos += map(str, found)
         else:
             photos.append(name)
-    captioner = Captioner.load(chosen.model, chosen.device)
+    captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
     search = replace(captioner.file.search, **given(SearchOptions, chosen))
     search.check_model(reverse=captioner.file.model.options.reverse)
     failed: list[str] = []
@@ -73,15 +72,14 @@ def run(chosen: argparse.Namespace) -> int:
 def _captions(
     captioner: "Captioner", photos: list[str], search: SearchOptions, failed: list[str], bar: "tqdm[NoReturn]"
 ) -> "Iterator[tuple[str, Caption]]":
-    """The captions of the photos that can be read; the others go to `failed`."""
-    from captioner.predictor import BATCH
-
-    for first in range(0, len(photos), BATCH):
-        group = photos[first : first + BATCH]
-        read = list(_read(captioner, group, failed))
-        captions = captioner.caption_pixels([pixels for _, pixels in read], search=search)
-        yield from zip((path for path, _ in read), captions, strict=True)
-        bar.update(len(group))
+    """The captions of the photos that can be read; the others are named on standard error and in `failed`."""
+    for path, caption in zip(photos, captioner.stream(photos, search=search), strict=True):
+        if isinstance(caption, ImageError):
+            print(caption, file=sys.stderr)
+            failed.append(path)
+        else:
+            yield path, caption
+        bar.update()
 
 
 def _lines(form: str, captions: "Iterable[tuple[str, Caption]]") -> Iterator[str]:
@@ -92,16 +90,6 @@ def _lines(form: str, captions: "Iterable[tuple[str, Caption]]") -> Iterator[str
         return (json.dumps(_record(path, caption)) for path, caption in captions)
     files = (CaptionedFile(path, caption.text) for path, caption in captions)
     return csv_lines(files) if form == "csv" else iter([coco_results(files)])
-
-
-def _read(captioner: "Captioner", photos: list[str], failed: list[str]) -> Iterator[tuple[str, "Tensor"]]:
-    """The photos that can be read, with their pixels; the others are named on standard error and in `failed`."""
-    for path in photos:
-        try:
-            yield path, captioner.read(path)
-        except ImageError as error:
-            print(error, file=sys.stderr)
-            failed.append(path)
 
 
 def _record(path: str, caption: "Caption") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.cli.parser import Commands, add_model
-from captioner.errors import DataError, OptionError
+from captioner.errors import DataError, ImageError, OptionError
 from captioner.options import MODELS, ImageOptions, SearchOptions, add_arguments, flag, given
 from captioner.text import SPECIAL_WORDS
 
@@ -76,7 +76,7 @@ def add(commands: Commands) -> None:
     output.add_argument("--predictions", type=Path, metavar="FILE", help="write the captions, in COCO's results format")
     output.add_argument("--per-image", type=Path, metavar="FILE", help="write a JSON line an image, the worst first")
     output.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures, captions and scores")
-    add_model(parser)
+    add_model(parser, precision="float32")  # so that the scores are those of any other machine
     add_arguments(parser, SearchOptions, defaults=False)
     add_arguments(parser, ImageOptions, defaults=False)
     parser.set_defaults(run=run)
@@ -187,7 +187,7 @@ def _read(chosen: argparse.Namespace) -> "tuple[Dataset, str, dict[Path, list[An
 def _load(chosen: argparse.Namespace) -> "Captioner":
     from captioner.predictor import Captioner
 
-    captioner = Captioner.load(chosen.model, chosen.device)
+    captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
     captioner.image = replace(captioner.image, **given(ImageOptions, chosen))
     search = replace(captioner.file.search, **given(SearchOptions, chosen))
     search.check_model(reverse=captioner.file.model.options.reverse)
@@ -223,17 +223,14 @@ def _caption(captioner: "Captioner", images: "Sequence[CaptionedImage]") -> dict
     """The model's caption of each image, by the image's name."""
     from tqdm import tqdm
 
-    from captioner.datasets.batches import load_pixels
-    from captioner.predictor import BATCH
-
     print(f"Captioning {len(images):,} pictures.", file=sys.stderr)
-    captions: list[str] = []
-    batches = [list(range(first, min(first + BATCH, len(images)))) for first in range(0, len(images), BATCH)]
-    with tqdm(total=len(images), unit="picture", disable=None) as bar:
-        for pixels in load_pixels(images, captioner.image, batches):
-            captions += [caption.text for caption in captioner.caption_pixels(list(pixels))]
-            bar.update(len(pixels))
-    return dict(zip((image.name for image in images), captions, strict=True))
+    captions: dict[str, str] = {}
+    stream = captioner.stream(image.source for image in images)
+    for image, caption in zip(images, tqdm(stream, total=len(images), unit="picture", disable=None), strict=True):
+        if isinstance(caption, ImageError):
+            raise caption
+        captions[image.name] = caption.text
+    return captions
 
 
 def _facts(

@@ -3,12 +3,15 @@
 import argparse
 from typing import TypeAlias
 
-from captioner.options import DEVICES_HELP, MODEL_HELP
+from captioner.options import DEVICES_HELP, MODEL_HELP, PRECISION_HELP, PRECISIONS
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that choose a model and where it runs."""
+def add_model(parser: argparse.ArgumentParser, *, precision: str = "auto") -> None:
+    """Adds the options that choose a model, where it runs, and how: in `precision` unless told otherwise."""
     parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--device", default="auto", help=DEVICES_HELP + " (default: %(default)s)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=precision, help=PRECISION_HELP + " (default: %(default)s)"
+    )

@@ -51,7 +51,7 @@ def run(chosen: argparse.Namespace) -> int:
     from captioner.predictor import Captioner
     from captioner.video import caption_video
 
-    captioner = Captioner.load(chosen.model, chosen.device)
+    captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
     search = replace(captioner.file.search, **given(SearchOptions, chosen))
     search.check_model(reverse=captioner.file.model.options.reverse)
     failed: list[str] = []

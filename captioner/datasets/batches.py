@@ -4,9 +4,7 @@ An image and all its captions stay together: the image is encoded once, and the 
 axis.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
@@ -17,6 +15,7 @@ from captioner.datasets.dataset import CaptionedImage
 from captioner.images import fit, read_image, to_tensor
 from captioner.options import ImageOptions
 from captioner.text import END, PAD, START, Vocabulary, tokenise
+from captioner.threads import map_ahead
 
 
 def encode_captions(
@@ -93,19 +92,7 @@ def load_pixels(
     if not workers:
         yield from map(load, batches)
         return
-    # Threads, since Pillow lets others run while it decodes: forked processes would keep a copy of every page of a
-    # training run's memory that changes after the fork, and double it.
-    pool = ThreadPoolExecutor(workers)
-    try:
-        ahead: deque[Future[Tensor]] = deque()
-        for batch in batches:
-            ahead.append(pool.submit(load, batch))
-            if len(ahead) > 2 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from map_ahead(load, batches, workers=workers, ahead=2 * workers)
 
 
 def _pixels(image: CaptionedImage, options: ImageOptions, index: int, augmentation: tuple[int, int] | None) -> Tensor:

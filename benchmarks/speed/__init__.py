@@ -1,0 +1,1 @@
+"""How fast it is, beside what people use and beside what the machine can do: see __main__."""
