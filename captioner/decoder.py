@@ -10,7 +10,7 @@ Translation", section 3): the new state asks, the context joins it in the output
 for attention, and in training all words of all captions attend in a single matrix product.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,8 @@ class Memory(NamedTuple):
     """What the decoder computed once from each image."""
 
     start: State  # the recurrent state before the first word, each (B, 1, layers, hidden)
-    keys: Tensor | None  # (B, R, hidden): what attention compares with
-    values: Tensor | None  # (B, R, hidden): what attention averages
+    keys: Tensor | None  # what attention compares with: (B, heads, R, hidden / heads), in additive attention one head
+    values: Tensor | None  # what attention averages: the same shape
 
 
 class Decoder(nn.Module):
@@ -59,6 +59,8 @@ class Decoder(nn.Module):
         self.combine = nn.Linear(hidden if options.attention == "none" else 2 * hidden, width)
         self.output = nn.Linear(width, vocabulary_size)
         self.dropout = nn.Dropout(options.dropout)
+        self.inputs: Tensor | None
+        self.register_buffer("inputs", None, persistent=False)
 
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         nn.init.zeros_(self.output.bias)
@@ -77,7 +79,7 @@ class Decoder(nn.Module):
         # Whole channels are dropped, and from what is seen, not from where to look: with noise in the keys attention
         # stays close to even (measured: see docs/experiments.md).
         seen = features * self.dropout(features.new_ones(batch, 1, features.shape[2]))
-        return Memory(start.unbind(2), self.key(features), self.value(seen))
+        return Memory(start.unbind(2), self._heads(self.key(features)), self._heads(self.value(seen)))
 
     def start(self, memory: Memory) -> State:
         """The recurrent state before the first word: one hypothesis an image, tensors (B, 1, layers, hidden)."""
@@ -86,8 +88,8 @@ class Decoder(nn.Module):
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
         """Tokens (B, K), state (B, K, ...) -> logits (B, K, V) of the next word, and the state after `tokens`."""
         outputs, state = self._advance(tokens, state)
-        outputs, _ = self._look(outputs.unsqueeze(2), memory)
-        return self._write(outputs).squeeze(2), state
+        outputs, _ = self._look(outputs, memory)
+        return self._write(outputs), state
 
     def forward(self, features: Tensor, tokens: Tensor, real: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Teacher forcing: features (B, R, C), tokens (B, K, T) -> logits (B, K, T, V), attention (B, K, T, R).
@@ -105,8 +107,21 @@ class Decoder(nn.Module):
         captions = tokens.shape[1]
         state = tuple(part.expand(-1, captions, -1, -1) for part in self.start(memory))
         outputs, _ = self._run(tokens, state)
-        outputs, attention = self._look(outputs, memory)
+        outputs, attention = self._look(outputs.flatten(1, 2), memory)
+        outputs = outputs.view(*tokens.shape, -1)
+        if attention is not None:
+            attention = attention.mean(1).view(*tokens.shape, -1)
         return self._write(outputs if real is None else outputs[real]), attention
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Multiplies the embeddings with the recurrence's input weights, once for all words, for `step` to look up.
+
+        For inference: what was fused does not follow the parameters when they change.
+        """
+        self.eval()
+        weight, _, *biases = self.cell.all_weights[0]
+        self.inputs = functional.linear(self.embedding.weight, weight, biases[0])
 
     def _advance(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """The recurrence over one token each (B, K): outputs (B, K, hidden) and the state after it.
@@ -114,17 +129,22 @@ class Decoder(nn.Module):
         What `_run` computes, cell by cell: for a single word, torch's recurrent layers spend more time on rearranging
         their weights than on multiplying with them (measured on a CPU).
         """
-        cells: dict[str, Any] = {"rnn": torch.rnn_tanh_cell, "lstm": torch.lstm_cell, "gru": torch.gru_cell}
-        cell = cells[self.options.cell]
-        outputs = self.dropout(self.embedding(tokens)).flatten(0, 1)
+        outputs = None if self.inputs is not None else self.dropout(self.embedding(tokens)).flatten(0, 1)
         layers: list[State] = []
-        for layer, before in enumerate(zip(*(part.flatten(0, 1).unbind(1) for part in state), strict=True)):
-            if layer:
-                outputs = functional.dropout(outputs, self.options.dropout, self.training)
-            weights = self.cell.all_weights[layer]
-            after = cell(outputs, before if self.states == 2 else before[0], *weights)
-            layers.append(after if self.states == 2 else (after,))
+        for before, weights in zip(
+            zip(*(part.flatten(0, 1).unbind(1) for part in state), strict=True), self.cell.all_weights, strict=True
+        ):
+            input_weight, hidden_weight, input_bias, hidden_bias = weights
+            if outputs is None:
+                assert self.inputs is not None
+                inputs = self.inputs[tokens.flatten()]
+            else:
+                if layers:
+                    outputs = functional.dropout(outputs, self.options.dropout, self.training)
+                inputs = functional.linear(outputs, input_weight, input_bias)
+            layers.append(_CELLS[self.options.cell](inputs, before, hidden_weight, hidden_bias))
             outputs = layers[-1][0]
+        assert outputs is not None
         stacked = (torch.stack(part, 1) for part in zip(*layers, strict=True))
         return outputs.view(*tokens.shape, -1), tuple(part.view(*tokens.shape, *part.shape[1:]) for part in stacked)
 
@@ -145,33 +165,60 @@ class Decoder(nn.Module):
             tuple(part.transpose(0, 1).unflatten(0, (batch, captions)) for part in after),
         )
 
+    def _heads(self, features: Tensor) -> Tensor:
+        """(B, N, hidden) -> (B, heads, N, hidden / heads), one head in additive attention."""
+        if self.options.attention == "additive":
+            return features.unsqueeze(1)
+        return features.view(*features.shape[:2], self.options.heads, -1).transpose(1, 2).contiguous()
+
     def _look(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """Recurrent outputs (B, K, T, hidden) -> the same with their contexts behind them, attention (B, K, T, R)."""
+        """Recurrent outputs (B, Q, hidden) -> the same with contexts behind them, and attention (B, heads, Q, R)."""
         if memory.keys is None or memory.values is None:
             return outputs, None
-        batch, captions, length, _ = outputs.shape
-        queries = self.query(outputs).flatten(1, 2)
-        context, weights = self._attend(queries, memory.keys, memory.values)
-        attention = weights.view(batch, captions, length, -1)
-        return torch.cat([outputs, context.view_as(outputs)], -1), attention
+        queries = self._heads(self.query(outputs))
+        if self.options.attention == "additive":
+            weights = self._compare(queries, memory.keys)
+        else:  # Vaswani et al. 2017, equation 1, with heads as in section 3.2.2
+            scale = queries.shape[-1] ** -0.5
+            weights = (queries * scale @ memory.keys.transpose(2, 3)).softmax(-1)
+        context = (weights @ memory.values).transpose(1, 2).flatten(2)
+        return torch.cat([outputs, context], -1), weights
+
+    def _compare(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Queries (B, 1, Q, hidden), keys (B, 1, R, hidden) -> weights (B, 1, Q, R).
+
+        Bahdanau et al. 2015, appendix A.1.2: score = v' tanh(W query + U key).
+        """
+        compared = (queries.unsqueeze(3) + keys.unsqueeze(2)).tanh_()
+        return self.score(compared).squeeze(-1).softmax(-1)
 
     def _write(self, outputs: Tensor) -> Tensor:
         """What `_look` gives, (..., 2 * hidden), or hidden without attention -> logits (..., V)."""
         combined = torch.tanh(self.combine(self.dropout(outputs)))
         return self.output(self.dropout(combined))
 
-    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries (B, Q, hidden) on keys and values (B, R, hidden) -> context (B, Q, hidden), weights (B, Q, R)."""
-        if self.options.attention == "additive":
-            # Bahdanau et al. 2015, appendix A.1.2: score = v' tanh(W query + U key)
-            scores = self.score(torch.tanh(queries.unsqueeze(2) + keys.unsqueeze(1))).squeeze(-1)
-            weights = scores.softmax(-1)
-            return weights @ values, weights
-        # Vaswani et al. 2017, equation 1, with heads as in section 3.2.2
-        heads = self.options.heads
-        queries, keys, values = (
-            part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (queries, keys, values)
-        )
-        weights = (queries @ keys.transpose(2, 3) * queries.shape[-1] ** -0.5).softmax(-1)
-        context = (weights @ values).transpose(1, 2).flatten(2)
-        return context, weights.mean(1)
+
+def _rnn(inputs: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
+    """Elman 1990: inputs (N, hidden), with their bias, and state -> the state after them."""
+    return (torch.tanh(inputs + functional.linear(state[0], weight, bias)),)
+
+
+def _gru(inputs: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
+    """Cho et al. 2014, with torch's place for the second bias: inputs (N, 3 * hidden) and state -> the state after."""
+    (hidden,) = state
+    read, update, new = inputs.chunk(3, 1)
+    hidden_read, hidden_update, hidden_new = functional.linear(hidden, weight, bias).chunk(3, 1)
+    update = torch.sigmoid(update + hidden_update)
+    new = torch.tanh(new + torch.sigmoid(read + hidden_read) * hidden_new)
+    return (torch.lerp(new, hidden, update),)
+
+
+def _lstm(inputs: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
+    """Hochreiter and Schmidhuber 1997, with forget gates (Gers et al. 2000): inputs (N, 4 * hidden) and state ->"""
+    hidden, cell = state
+    write, keep, new, show = (inputs + functional.linear(hidden, weight, bias)).chunk(4, 1)
+    cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(new)
+    return torch.sigmoid(show) * torch.tanh(cell), cell
+
+
+_CELLS = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}

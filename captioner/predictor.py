@@ -1,10 +1,10 @@
 """Captioner: what a user holds. Load a model once, then call it on pictures."""
 
-import contextlib
 import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, overload
@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from captioner.checkpoint import ModelFile, load_model, model_path
-from captioner.device import pick_device, pick_precision
+from captioner.device import keep_memory, pick_device, pick_precision
 from captioner.errors import ImageError
 from captioner.generation import Branch, Caption, caption_features, explain_features
 from captioner.images import ImageSource, to_tensor
 from captioner.options import MODELS, ImageOptions, SearchOptions
-from captioner.threads import map_ahead
 
 BATCH = 16
 """Pictures that go through the network together."""
@@ -76,7 +75,9 @@ class Captioner:
         bundled = path != Path(model)
         name = f"the bundled model {model}" if bundled else path.name
         file = load_model(path, place)
-        file.model.encoder.fuse()
+        if place.type == "cpu":
+            keep_memory()
+        file.model.fuse()
         file.model.to(getattr(torch, pick_precision(precision, place)))
         return cls(file, place, name=name, image=image)
 
@@ -106,17 +107,24 @@ class Captioner:
     ) -> Iterator[Caption | ImageError]:
         """Any number of pictures -> their captions, in order, as soon as they are there.
 
-        Where a picture cannot be read its place holds the error. Pictures are read ahead by threads, one for each core,
-        and go through the network BATCH at a time.
+        Where a picture cannot be read its place holds the error. BATCH pictures at a time are read, by a thread for
+        each core, and go through the network.
         """
-        workers = os.cpu_count() or 1
-        read = map_ahead(self._attempt, images, workers=workers, ahead=BATCH + workers)
-        with contextlib.closing(read):
-            while group := list(itertools.islice(read, BATCH)):
-                captions = iter(
-                    self.caption_pixels([found for found in group if isinstance(found, Tensor)], search=search)
-                )
-                yield from (next(captions) if isinstance(found, Tensor) else found for found in group)
+        sources = iter(images)
+        with ThreadPoolExecutor(os.cpu_count() or 1, "captioner reader") as pool:
+
+            def begin() -> list["Future[Tensor | ImageError]"]:
+                return [pool.submit(self._attempt, image) for image in itertools.islice(sources, BATCH)]
+
+            group = begin()
+            while group:
+                read = [future.result() for future in group]
+                # A GPU works while the processor reads. A processor that did both at once would take longer for both.
+                ahead = begin() if self.device.type != "cpu" else None
+                pixels = [found for found in read if isinstance(found, Tensor)]
+                captions = iter(self.caption_pixels(pixels, search=search))
+                yield from (next(captions) if isinstance(found, Tensor) else found for found in read)
+                group = begin() if ahead is None else ahead
 
     def _attempt(self, image: ImageSource) -> Tensor | ImageError:
         try:

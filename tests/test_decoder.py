@@ -22,11 +22,14 @@ def make(options, vocabulary=11, channels=6):
     return decoder, features, tokens
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["", "fused"])
 @pytest.mark.parametrize("options", CASES, ids=lambda o: f"{o.cell}-{o.attention}{o.heads}-{o.layers}")
-def test_stepping_and_teacher_forcing_agree(options):
+def test_stepping_and_teacher_forcing_agree(options, fused):
     """`step`, word by word, gives the logits that `forward` gives for whole captions."""
     decoder, features, tokens = make(options)
     expected, attention = decoder(features, tokens)
+    if fused:
+        decoder.fuse()
     memory = decoder.read(features)
     state = tuple(part.expand(-1, tokens.shape[1], -1, -1) for part in decoder.start(memory))
     for position in range(tokens.shape[2]):
@@ -54,7 +57,7 @@ def test_memory_holds_one_entry_an_image():
     """What depends on the image alone is computed once, however many captions or hypotheses there are."""
     decoder, features, _ = make(DecoderOptions(embedding_size=12, hidden_size=16))
     memory = decoder.read(features)
-    assert memory.keys.shape == memory.values.shape == (3, 5, 16)
+    assert memory.keys.shape == memory.values.shape == (3, 8, 5, 2)
     assert [part.shape for part in decoder.start(memory)] == [(3, 1, 1, 16)] * 2
 
 
@@ -65,7 +68,7 @@ def test_dropout_takes_whole_channels_from_what_is_seen_and_nothing_from_where_t
     keys = decoder.read(features).keys
     memory = decoder.train().read(features)
     assert torch.equal(memory.keys, keys)
-    torch.testing.assert_close(memory.values, memory.values[:, :1].expand_as(memory.values))
+    torch.testing.assert_close(memory.values, memory.values[:, :, :1].expand_as(memory.values))
     assert not torch.allclose(memory.values[0], memory.values[1])
 
 

@@ -739,6 +739,29 @@ def test_normalise_agrees_with_torchvision_s_weights() -> None:
     torch.testing.assert_close(normalise(to_tensor(picture, options)[None], options)[0], expected)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's list of threads")
+def test_a_thread_that_reads_has_no_helpers() -> None:
+    """Teams of OpenMP threads, one for each reader, would slow the network down for as long as the process lives."""
+    script = (
+        "import os, threading, time, torch\n"
+        "from PIL import Image\n"
+        "from captioner.images import to_tensor\n"
+        "from captioner.options import ImageOptions\n"
+        "torch.set_num_threads(2)\n"
+        "def read():\n"
+        "    before = len(os.listdir('/proc/self/task'))\n"
+        "    to_tensor(Image.new('RGB', (640, 480)), ImageOptions(size=512))\n"
+        "    print(len(os.listdir('/proc/self/task')) - before)\n"
+        "thread = threading.Thread(target=read)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    )
+    assert done.stdout == "0\n"
+
+
 def test_to_tensor_layout() -> None:
     """(3, size, size) uint8, contiguous, channels in the order red, green, blue; a new tensor each time."""
     picture = Image.new("RGB", (10, 20), (1, 2, 3))

@@ -3,6 +3,7 @@
 import importlib
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from captioner.generation import caption_features
 from captioner.images import normalise, to_tensor
 from captioner.options import MODELS, ImageOptions
 from captioner.predictor import BATCH, Captioner
-from captioner.threads import map_ahead
 
 PHOTOS = 128
 """Most pictures that are captioned."""
@@ -42,8 +42,8 @@ def draw(folder: Path) -> Path:
 
 def read(captioner: Captioner, photos: Sequence[Path]) -> list[Tensor]:
     """The first stage, by as many threads as `Captioner.stream` has."""
-    workers = os.cpu_count() or 1
-    return list(map_ahead(captioner.read, photos, workers=workers, ahead=BATCH + workers))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(captioner.read, photos))
 
 
 @torch.inference_mode()

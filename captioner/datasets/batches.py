@@ -4,7 +4,9 @@ An image and all its captions stay together: the image is encoded once, and the 
 axis.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
@@ -15,7 +17,6 @@ from captioner.datasets.dataset import CaptionedImage
 from captioner.images import fit, read_image, to_tensor
 from captioner.options import ImageOptions
 from captioner.text import END, PAD, START, Vocabulary, tokenise
-from captioner.threads import map_ahead
 
 
 def encode_captions(
@@ -86,13 +87,25 @@ def load_pixels(
     `augmentation` is (seed, epoch) where pictures are to be varied. Raises ImageError for one that cannot be read.
     """
 
-    def load(batch: Sequence[int]) -> Tensor:
-        return torch.stack([_pixels(images[index], options, index, augmentation) for index in batch])
+    def load(batch: Sequence[int]) -> list[Tensor]:
+        return [_pixels(images[index], options, index, augmentation) for index in batch]
 
     if not workers:
-        yield from map(load, batches)
+        yield from map(torch.stack, map(load, batches))
         return
-    yield from map_ahead(load, batches, workers=workers, ahead=2 * workers)
+    # Threads, since Pillow lets others run while it decodes: forked processes would keep a copy of every page of a
+    # training run's memory that changes after the fork, and double it.
+    pool = ThreadPoolExecutor(workers)
+    try:
+        ahead: deque[Future[list[Tensor]]] = deque()
+        for batch in batches:
+            ahead.append(pool.submit(load, batch))
+            if len(ahead) > 2 * workers:
+                yield torch.stack(ahead.popleft().result())
+        while ahead:
+            yield torch.stack(ahead.popleft().result())
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _pixels(image: CaptionedImage, options: ImageOptions, index: int, augmentation: tuple[int, int] | None) -> Tensor:

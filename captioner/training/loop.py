@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from captioner.checkpoint import ModelFile, load_resume
 from captioner.datasets.dataset import Dataset
-from captioner.device import pick_device, pick_precision
+from captioner.device import keep_memory, pick_device, pick_precision
 from captioner.encoder import Encoder
 from captioner.errors import ModelFileError, OptionError
 from captioner.model import CaptionModel, ModelOptions
@@ -94,6 +94,8 @@ def train(
     loss is not finite.
     """
     place = pick_device(device)
+    if place.type == "cpu":
+        keep_memory()
     if resume:
         state = load_resume(output / "resume.pt")
         run = _resumed(state, data, given, teachers, output=output, features=features, device=place, report=report)
