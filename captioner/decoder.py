@@ -22,6 +22,11 @@ State = tuple[Tensor, ...]
 """The recurrent state: one tensor (B, K, layers, hidden) for rnn and gru, two (hidden, cell) for lstm."""
 
 
+_COMPARED = 2**22
+"""Most numbers that additive attention makes at once, unless one query for each image makes more: 16 MB. All queries of
+a batch of captions together make a gigabyte, which took ten times as long on a CPU (measured)."""
+
+
 class Memory(NamedTuple):
     """What the decoder computed once from each image."""
 
@@ -189,8 +194,13 @@ class Decoder(nn.Module):
 
         Bahdanau et al. 2015, appendix A.1.2: score = v' tanh(W query + U key).
         """
-        compared = (queries.unsqueeze(3) + keys.unsqueeze(2)).tanh_()
-        return self.score(compared).squeeze(-1).softmax(-1)
+        batch, _, features, hidden = keys.shape
+        few = max(1, _COMPARED // (batch * features * hidden))
+        scores = [
+            self.score((part.unsqueeze(3) + keys.unsqueeze(2)).tanh_()).squeeze(-1)
+            for part in torch.split(queries, few, 2)
+        ]
+        return torch.cat(scores, 2).softmax(-1)
 
     def _write(self, outputs: Tensor) -> Tensor:
         """What `_look` gives, (..., 2 * hidden), or hidden without attention -> logits (..., V)."""

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.speed import folder, growth, search, start, training
 from benchmarks.speed.measure import Row, Setting, limits
-from captioner.device import pick_device
+from captioner.device import keep_memory, pick_device
 from captioner.images import find_images
 
 SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
@@ -76,6 +76,8 @@ def main() -> None:
     device = pick_device(chosen.device)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
+    if device.type == "cpu":
+        keep_memory()  # as training and captioning do
     with tempfile.TemporaryDirectory() as place:
         photos = chosen.photos or folder.draw(Path(place))
         setting = Setting(

@@ -84,5 +84,7 @@ def memory(device: torch.device) -> float:
     """The most memory that this process has had, in 10^6 bytes; on a GPU, that torch has had there."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / 1e3 if sys.platform == "linux" else kilobytes / 1e6
+    if sys.platform == "linux":  # where what getrusage says is inherited from the parent
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

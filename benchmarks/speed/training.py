@@ -35,6 +35,7 @@ CASES = {
     "ours at their sizes, cached features, 1 caption a picture": ("same, single", "cached"),
     "ours at their sizes, cached features": ("same", "cached"),
     "ours at their sizes without attention, cached features": ("same, blind", "cached"),
+    "ours at their sizes with dot attention, cached features": ("same, dot", "cached"),
     "fast's decoder, cached features": ("fast", "cached"),
     "the tutorials' decoder and ResNet-101": ("theirs", "learning"),
     "ours at their sizes and ResNet-101": ("same", "learning"),
@@ -89,8 +90,8 @@ def _our_step(device: torch.device, kind: str, precision: str, *, learning: bool
         decoder, encoder, words = model.decoder, model.encoder, model.options.vocabulary_size
         size, shape = model.options.image.size, (encoder.grid[0] * encoder.grid[1], encoder.channels)
     else:
-        attention = "none" if kind.endswith("blind") else "additive"
-        options = DecoderOptions(attention=attention, heads=1)
+        attention = {"same, blind": "none", "same, dot": "dot"}.get(kind, "additive")
+        options = DecoderOptions(attention=attention, heads=8)
         decoder = Decoder(options, channels=sizes.channels, vocabulary_size=sizes.vocabulary).to(device)
         words, size, shape = sizes.vocabulary, 256, (196, sizes.channels)
         if learning:
