@@ -41,12 +41,13 @@ class Load(NamedTuple):
 def serve(model: str, batch: int) -> None:
     """The application on a free port, until it is killed."""
     from captioner.options import WebOptions
-    from captioner.predictor import Captioner
-    from captioner.web.queue import ModelQueue
+    from captioner.web.queue import ModelQueue, load_models
     from captioner.web.server import create_app, serve
 
     options = WebOptions(port=0)
-    serve(create_app({model: Captioner.load(model)}, options, ModelQueue(batch=batch)), options.host, options.port)
+    captioners = load_models([model])
+    queue = ModelQueue(batch=batch, warm=captioners.values())
+    serve(create_app(captioners, options, queue), options.host, options.port)
 
 
 def start(model: str, batch: int) -> tuple[subprocess.Popen[str], str]:

@@ -29,6 +29,7 @@ def _work(values: dict[str, int], device: torch.device) -> Callable[[], None]:
     torch.manual_seed(0)
     decoder = Decoder(DecoderOptions(), channels=CHANNELS, vocabulary_size=values["vocabulary"]).to(device).eval()
     without_end(decoder.output)
+    decoder.fuse()
     features = torch.rand(values["pictures"], values["features"], CHANNELS, device=device)
     return lambda: together(decoder, features, values["beam"], values["words"])
 

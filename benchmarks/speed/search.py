@@ -55,12 +55,14 @@ def measure(setting: Setting) -> list[Row]:
             kind = dtype(precision)
             alone = torch.rand(196, sizes.channels, device=device, dtype=kind)
             if what == "one decoder, two loops":
-                ours = copy.deepcopy(same).to(kind)
-                theirs: Writer = InTheirLoop(ours)
+                ours = copy.deepcopy(same)
+                theirs: Writer = InTheirLoop(copy.deepcopy(same).to(kind))
                 shape = (196, sizes.channels)
             else:
-                ours = copy.deepcopy(fast.decoder).to(kind)
+                ours = copy.deepcopy(fast.decoder)
                 theirs, shape = copy.deepcopy(tutorial).to(kind), (cells, fast.encoder.channels)
+            ours.fuse()
+            ours.to(kind)
             for beam in (1, 3, 5):
                 work: dict[Any, Callable[[], Any]] = {
                     "theirs": lambda theirs=theirs, beam=beam, alone=alone: caption_alone(  # type: ignore[misc]

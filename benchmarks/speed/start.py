@@ -1,5 +1,7 @@
 """Seconds until there is something: the commands beside importing torch, and the page's first caption."""
 
+import base64
+import json
 import subprocess
 import sys
 import time
@@ -24,10 +26,11 @@ def _page(photo: Path, device: str) -> tuple[float, float]:
     assert server.stdout is not None
     try:
         address = next(word for word in server.stdout.readline().split() if word.startswith("http"))
-        url = f"{address.rstrip('/.')}/api/caption?model=fast"
+        url = f"{address}/api/caption"
+        body = json.dumps({"images": [base64.b64encode(photo.read_bytes()).decode()]}).encode()
         times = []
         for _ in range(11):
-            request = urllib.request.Request(url, photo.read_bytes(), {"Content-Type": "image/jpeg"})
+            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             began = time.perf_counter()
             with urllib.request.urlopen(request) as answer:
                 answer.read()
