@@ -113,9 +113,9 @@ class Decoder(nn.Module):
         state = tuple(part.expand(-1, captions, -1, -1) for part in self.start(memory))
         outputs, _ = self._run(tokens, state)
         outputs, attention = self._look(outputs.flatten(1, 2), memory)
-        outputs = outputs.view(*tokens.shape, -1)
+        outputs = outputs.view(*tokens.shape, outputs.shape[-1])
         if attention is not None:
-            attention = attention.mean(1).view(*tokens.shape, -1)
+            attention = attention.mean(1).view(*tokens.shape, attention.shape[-1])
         return self._write(outputs if real is None else outputs[real]), attention
 
     @torch.no_grad()
@@ -174,7 +174,9 @@ class Decoder(nn.Module):
         """(B, N, hidden) -> (B, heads, N, hidden / heads), one head in additive attention."""
         if self.options.attention == "additive":
             return features.unsqueeze(1)
-        return features.view(*features.shape[:2], self.options.heads, -1).transpose(1, 2).contiguous()
+        batch, count, hidden = features.shape
+        heads = self.options.heads
+        return features.view(batch, count, heads, hidden // heads).transpose(1, 2).contiguous()
 
     def _look(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """Recurrent outputs (B, Q, hidden) -> the same with contexts behind them, and attention (B, heads, Q, R)."""
