@@ -81,6 +81,11 @@ class Captioner:
         file.model.to(getattr(torch, pick_precision(precision, place)))
         return cls(file, place, name=name, image=image)
 
+    @property
+    def precision(self) -> str:
+        """What it computes in: "float32" or "bfloat16"."""
+        return str(next(self.file.model.parameters()).dtype).removeprefix("torch.")
+
     @overload
     def __call__(self, images: ImageSource, *, search: SearchOptions | None = None) -> Caption: ...  # type: ignore[overload-overlap]  # str is a Sequence
     @overload

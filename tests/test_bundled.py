@@ -14,6 +14,8 @@ from torch import nn
 
 from captioner import Captioner
 from captioner.checkpoint import BUNDLED_MODELS, load_model, read_header, save_model
+from captioner.datasets import load_dataset
+from captioner.evaluation import evaluate
 from captioner.model import CaptionModel
 from captioner.options import MODELS
 
@@ -111,3 +113,17 @@ def test_it_scores_on_flickr8k_dev_what_its_file_says(flickr8k, name):
     assert record["metrics"]["BLEU-4"]["score"] >= LEAST_BLEU_4[name]
     assert record["distinct"] >= 500
     assert record["degenerate"] == ""
+
+
+@pytest.mark.slow
+def test_bfloat16_writes_what_float32_writes(flickr8k, name):
+    """Nearly always, and it scores the same: what docs/performance.md says, within another machine's rounding."""
+    images = load_dataset(flickr8k).split("val")
+    captions = {
+        precision: [caption.text for caption in Captioner.load(name, precision=precision)([i.source for i in images])]
+        for precision in ("float32", "bfloat16")
+    }
+    same = sum(one == other for one, other in zip(*captions.values(), strict=True))
+    assert same / len(images) > 0.85
+    ours, theirs = (evaluate(images, texts).scores for texts in captions.values())
+    assert ours["BLEU-4"] == pytest.approx(theirs["BLEU-4"], abs=0.5)

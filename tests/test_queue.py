@@ -180,3 +180,20 @@ def test_closing_ends_what_waits(small_file: ModelFile) -> None:
         second.result(20)
     with pytest.raises(BusyError):
         queue.caption(watched, pictures(1)[0], SEARCH)
+
+
+def test_models_are_warm_before_anybody_asks(watched: Watched, small_file: ModelFile) -> None:
+    """Each captions a picture that nobody counts, and one that fails at it costs nobody anything."""
+
+    class Broken(Watched):
+        def caption_pixels(self, pixels: Any, **rest: Any) -> Any:
+            super().caption_pixels(pixels, **rest)
+            raise CaptionerError("No finite probabilities.")
+
+    broken = Broken(small_file)
+    queue = ModelQueue(warm=[broken, watched])
+    try:
+        assert queue.caption(watched, pictures(1)[0], SEARCH).result(20).word_probability > 0
+        assert (broken.batches, watched.batches, queue.counts.pictures) == ([1], [1, 1], 1)
+    finally:
+        queue.close()

@@ -119,7 +119,7 @@ def measure(setting: Setting) -> list[Row]:
             row: Row = {"model": name, "precision": precision}
             row |= {f"{stage}/s": len(setting.photos) / seconds[name, stage] for stage in ("read", "encode", "search")}
             row |= {"whole/s": rate, "of the sum": seconds[name, "whole"] / sum(apart)}
-            row |= {"of the slowest": seconds[name, "whole"] / max(apart)}
+            row |= {"of the slowest": seconds[name, "whole"] / max(apart), "a million, hours": 1e6 / rate / 3600}
             if theirs is not None:
                 row |= {"ViT-GPT2/s": len(few) / seconds["theirs"], "ratio": rate * seconds["theirs"] / len(few)}
             rows.append(row)

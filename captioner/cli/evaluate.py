@@ -247,7 +247,7 @@ def _facts(
         search = captioner.file.search
         penalty, words = search.length_penalty, search.max_length
         facts = {
-            "model": f"{captioner.name}, fit {captioner.image.fit} to {captioner.image.size}",
+            "model": f"{captioner.name}, fit {captioner.image.fit} to {captioner.image.size}, {captioner.precision}",
             "search": f"beam {search.beam_size}, length penalty {penalty}, at most {words} words"
             + (f", right to left {search.rerank}" if search.rerank else ""),
         }
