@@ -12,6 +12,7 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 from torchvision import models
 
@@ -100,10 +101,12 @@ class Encoder(nn.Module):
         """The number of channels and the grid (rows, columns), from one pass over shapes alone."""
         training = self.training
         self.eval()
+        tensors = itertools.chain(self.trunk.named_parameters(), self.trunk.named_buffers())
+        shapes = {name: tensor.to("meta") for name, tensor in tensors}  # nothing is computed: a second's work, once
+        image = torch.zeros(1, 3, image_size, image_size, device="meta")
         try:
             with torch.no_grad():
-                device = next(self.parameters()).device
-                _, channels, rows, columns = self.trunk(torch.zeros(1, 3, image_size, image_size, device=device)).shape
+                _, channels, rows, columns = functional_call(self.trunk, shapes, image).shape
         except RuntimeError as error:
             raise OptionError(
                 f"--image-size is {image_size}, which is too small for {name}: choose a larger one."
