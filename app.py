@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="app.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_model(parser)
+    add_model(parser, role="the model that the page begins with: ")
     add_arguments(parser, WebOptions)
     chosen = parser.parse_args(arguments)
     try:

@@ -23,7 +23,7 @@ from captioner.predictor import Captioner  # noqa: E402
 
 def exact_by_count(path: Path) -> dict[int, float]:
     """Percentage of validation drawings captioned exactly, by the number of shapes in them."""
-    captioner = Captioner.load(path, "cpu")
+    captioner = Captioner.load(path, "cpu", precision="float32")
     images = load_shapes().split("val")
     hits: dict[int, list[bool]] = defaultdict(list)
     for image, caption in zip(images, captioner([image.source for image in images]), strict=True):

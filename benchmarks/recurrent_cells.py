@@ -239,7 +239,7 @@ def measure(data: Dataset, chosen: argparse.Namespace) -> dict[str, Any]:
         given = {"DecoderOptions": to_dict(options)}
         start = start_of(resolve_options(given, kind=data.kind, start=None), vocabulary, chosen.seed)
         file = load_model(folders[name] / "best.safetensors")
-        features = cached(file.model, "val", "float32")  # as the model will serve
+        features = cached(file.model, "val", "float32")  # as `evaluate` does
         evaluations[name] = score(file, images, features)
         stages = {"start": start.decoder, "trained": file.model.decoder}
         found = describe(file, folders[name], evaluations[name])

@@ -68,7 +68,11 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
     A small file holds each matrix and kernel as 8-bit integers with a scale for each of its rows (a convolution's
     output channel, a word's embedding): the largest value of a row becomes 127 or -127, the others are rounded. The
     model that is loaded from it computes in float32 all the same.
+
+    Raises ValueError for a model that was fused for inference, as a Captioner's is: its weights are no longer those.
     """
+    if file.model.fused:
+        raise ValueError("A fused model cannot be saved: load its file with load_model, and save that.")
     header = {
         "format": FORMAT,
         "image": to_dict(file.model.options.image),

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from captioner.errors import OptionError
+from captioner.options import PRECISIONS
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -31,7 +32,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def keep_memory() -> None:
-    """Lets this process keep up to two gigabytes that it has freed, for the next batch to use.
+    """Lets this process, whole, keep what it has freed for the next batch, unless it could give back two gigabytes.
 
     The GNU C library gives large blocks back to the system at once, and the system hands out new ones page by page,
     filled with zeros: a third of the time of encoding pictures on a CPU (measured: docs/performance.md). Threads share
@@ -40,12 +41,19 @@ def keep_memory() -> None:
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in ((trim_threshold, 2**31 - 1), (mmap_threshold, 2**31 - 1), (arena_max, 1)):
-            mallopt(parameter, value)
+        # Older versions refuse more than 32 MB, and one that is set at all no longer adapts by itself.
+        if mallopt(mmap_threshold, 2**31 - 1) or mallopt(mmap_threshold, 2**25):
+            mallopt(trim_threshold, 2**31 - 1)
+            mallopt(arena_max, 1)
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """The precision to train in, "float32" or "bfloat16"; for "auto", bfloat16 where the hardware multiplies in it."""
+    """The precision to compute in, "float32" or "bfloat16"; for "auto", bfloat16 where the hardware multiplies in it.
+
+    Raises OptionError for any other name.
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(f"--precision is {precision!r}: choose {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}.")
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         training = self.training
         self.eval()
         tensors = itertools.chain(self.trunk.named_parameters(), self.trunk.named_buffers())
-        shapes = {name: tensor.to("meta") for name, tensor in tensors}  # nothing is computed: a second's work, once
+        shapes = {key: tensor.to("meta") for key, tensor in tensors}  # without numbers: computing takes half a second
         image = torch.zeros(1, 3, image_size, image_size, device="meta")
         try:
             with torch.no_grad():

@@ -159,7 +159,7 @@ def to_tensor(source: ImageSource, options: ImageOptions) -> "torch.Tensor":
     # 11.8; COCO's 640x480 are decoded in full either way.
     picture = fit(read_image(source, at_least=2 * (options.detail or options.size)), options)
     # Turned by NumPy: torch would do it with all its threads, and a team of threads for each reader makes those of the
-    # network sleep between their tasks, for as long as the process lives (a third of the speed on two cores, measured).
+    # network sleep between their tasks, for as long as the process lives (a fifth of the speed on two cores, measured).
     return torch.from_numpy(np.ascontiguousarray(np.array(picture).transpose(2, 0, 1)))
 
 

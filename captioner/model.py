@@ -32,6 +32,8 @@ class CaptionModel(nn.Module):
         """
         super().__init__()
         self.options = options
+        self.fused = False
+        """It has been made ready for inference by `fuse`, and can be neither trained nor saved any more."""
         self.encoder = Encoder(options.encoder, image_size=options.image.size, imagenet=imagenet)
         self.decoder = self._decoder()
         # Schuster and Paliwal 1997, "Bidirectional Recurrent Neural Networks": two networks of one shape, one for each
@@ -50,7 +52,14 @@ class CaptionModel(nn.Module):
         What was fused can be neither trained nor saved.
         """
         self.encoder.fuse()
-        self.decoder.fuse()  # the second decoder reads whole sentences, where there is nothing to look up
+        self.decoder.fuse()  # not the second decoder, which never takes single steps
+        self.fused = True
+
+    def train(self, mode: bool = True) -> "CaptionModel":
+        """As nn.Module.train. Raises ValueError where the model was fused."""
+        if mode and self.fused:
+            raise ValueError("A fused model cannot be trained: load its file with checkpoint.load_model instead.")
+        return super().train(mode)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W), uint8, fitted by `images.to_tensor` -> features (B, R, C)."""

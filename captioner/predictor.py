@@ -22,6 +22,9 @@ from captioner.options import MODELS, ImageOptions, SearchOptions
 BATCH = 16
 """Pictures that go through the network together."""
 
+READERS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+"""Pictures that are decoded at once: one for each core of ours. The largest allowed take 300 MB each."""
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -67,9 +70,12 @@ class Captioner:
         Names win over files: "./fast" and Path("fast") are files. `precision` is float32, bfloat16, or auto: bfloat16
         where the processor multiplies in it, which is faster and changes few captions (docs/performance.md). `image`
         overrides how pictures are fitted, which the model file otherwise decides; keep that unless you are measuring
-        its effect. Raises ModelFileError for a file that is no model and OptionError for a device that is not there.
+        its effect. On a CPU the whole process keeps the memory that it frees (`device.keep_memory`), and the model is
+        fused: it can be neither trained nor saved. Raises ModelFileError for a file that is no model, and OptionError
+        for a device that is not there or a precision that is none.
         """
         place = pick_device(device)
+        kind = getattr(torch, pick_precision(precision, place))
         model = MODELS[0] if model is None else model
         path = model_path(model)
         bundled = path != Path(model)
@@ -78,7 +84,7 @@ class Captioner:
         if place.type == "cpu":
             keep_memory()
         file.model.fuse()
-        file.model.to(getattr(torch, pick_precision(precision, place)))
+        file.model.to(kind)
         return cls(file, place, name=name, image=image)
 
     @property
@@ -110,17 +116,18 @@ class Captioner:
     def stream(
         self, images: Iterable[ImageSource], *, search: SearchOptions | None = None
     ) -> Iterator[Caption | ImageError]:
-        """Any number of pictures -> their captions, in order, as soon as they are there.
+        """Any number of pictures, a list or any other iterable -> their captions, in order, as soon as they are there.
 
-        Where a picture cannot be read its place holds the error. BATCH pictures at a time are read, by a thread for
-        each core, and go through the network.
+        Where a picture cannot be read its place holds the error. BATCH pictures at a time are read, READERS of them at
+        once, and go through the network; do not change one before its caption is there.
         """
         sources = iter(images)
-        with ThreadPoolExecutor(os.cpu_count() or 1, "captioner reader") as pool:
+        pool = ThreadPoolExecutor(READERS, "captioner reader")
 
-            def begin() -> list["Future[Tensor | ImageError]"]:
-                return [pool.submit(self._attempt, image) for image in itertools.islice(sources, BATCH)]
+        def begin() -> list["Future[Tensor | ImageError]"]:
+            return [pool.submit(self._attempt, image) for image in itertools.islice(sources, BATCH)]
 
+        try:
             group = begin()
             while group:
                 read = [future.result() for future in group]
@@ -130,6 +137,8 @@ class Captioner:
                 captions = iter(self.caption_pixels(pixels, search=search))
                 yield from (next(captions) if isinstance(found, Tensor) else found for found in read)
                 group = begin() if ahead is None else ahead
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _attempt(self, image: ImageSource) -> Tensor | ImageError:
         try:

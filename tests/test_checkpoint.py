@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from captioner import Captioner
 from captioner.checkpoint import (
     BUNDLED_MODELS,
     load_model,
@@ -219,3 +220,14 @@ def test_a_resume_file_holds_tensors_and_plain_values(tmp_path):
     for name in ("evil.pt", "missing.pt"):
         with pytest.raises(ModelFileError):
             load_resume(tmp_path / name)
+
+
+def test_what_was_fused_is_neither_saved_nor_trained(model, tmp_path):
+    """A captioner's model has other weights than its file: no broken file comes of it."""
+    fused = Captioner.load(model, "cpu").file
+    with pytest.raises(ValueError, match="load_model"):
+        save_model(tmp_path / "copy.safetensors", fused)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="load_model"):
+        fused.model.train()
+    assert not fused.model.eval().training

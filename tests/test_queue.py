@@ -188,7 +188,7 @@ def test_models_are_warm_before_anybody_asks(watched: Watched, small_file: Model
     class Broken(Watched):
         def caption_pixels(self, pixels: Any, **rest: Any) -> Any:
             super().caption_pixels(pixels, **rest)
-            raise CaptionerError("No finite probabilities.")
+            raise RuntimeError("Out of memory.")
 
     broken = Broken(small_file)
     queue = ModelQueue(warm=[broken, watched])

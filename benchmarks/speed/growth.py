@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed.measure import Row, Setting, apart, fastest, memory
+from benchmarks.speed.measure import Row, Setting, apart, fastest, forget_peak, memory
 from benchmarks.speed.search import together, without_end
 from captioner.decoder import Decoder
 from captioner.options import DecoderOptions
@@ -39,6 +39,7 @@ def _memory(values: dict[str, int], device: torch.device, threads: int) -> float
     torch.set_num_threads(threads)
     _work({**USUAL, "pictures": 1, "beam": 1, "words": 1}, device)()  # whatever a first search loads
     work = _work(values, device)
+    forget_peak(device)
     before = memory(device)
     work()
     return memory(device) - before

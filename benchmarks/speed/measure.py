@@ -80,6 +80,14 @@ def apart(function: Callable[..., Result], *arguments: Any) -> Result:
         return pool.submit(function, *arguments).result()
 
 
+def forget_peak(device: torch.device) -> None:
+    """`memory` counts from here on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def memory(device: torch.device) -> float:
     """The most memory that this process has had, in 10^6 bytes; on a GPU, that torch has had there."""
     if device.type == "cuda":

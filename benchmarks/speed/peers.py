@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.decoder import Decoder
+from captioner.decoder import Decoder, Memory
 
 State = tuple[Tensor, ...]
 """Each (K, ...) for K hypotheses."""
@@ -71,19 +71,29 @@ def caption_alone(
 
 
 class InTheirLoop:
-    """Our decoder as the tutorials would run theirs: what images have in common is computed at each word."""
+    """Our decoder with additive attention as the tutorials run theirs: each hypothesis makes its keys at each word.
+
+    What theirs do not make anew, the first state and what attention averages, is made once here, too.
+    """
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
+        self.values: Tensor | None = None
 
     def start(self, features: Tensor) -> State:
         """As `Writer` says."""
-        return tuple(part[:, 0] for part in self.decoder.start(self.decoder.read(features)))
+        memory = self.decoder.read(features)
+        self.values = memory.values
+        return tuple(part[:, 0] for part in memory.start)
 
     def write(self, words: Tensor, features: Tensor, state: State) -> tuple[Tensor, State]:
         """As `Writer` says."""
+        assert self.values is not None
+        seen = functional.layer_norm(features, features.shape[-1:]) if self.decoder.options.normalise else features
+        keys = self.decoder.key(seen).unsqueeze(1)
         alone = tuple(part.unsqueeze(1) for part in state)
-        logits, after = self.decoder.step(words.unsqueeze(1), alone, self.decoder.read(features))
+        memory = Memory(alone, keys, self.values[: len(words)])
+        logits, after = self.decoder.step(words.unsqueeze(1), alone, memory)
         return logits.squeeze(1), tuple(part[:, 0] for part in after)
 
 
@@ -144,5 +154,5 @@ class TutorialDecoder(nn.Module):
                 embedded[:going, place], features[:going], state
             )
         targets = captions[:, 1 : int(lengths[0])]
-        real = torch.arange(targets.shape[1]) < (lengths - 1).unsqueeze(1)
+        real = torch.arange(targets.shape[1], device=lengths.device) < (lengths - 1).unsqueeze(1)
         return functional.cross_entropy(logits[real], targets[real]) + ((1 - attention.sum(1)) ** 2).mean()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ def _page(photo: Path, device: str) -> tuple[float, float]:
     finally:
         server.kill()
         server.wait()
-    return times[0], sorted(times[1:])[5]
+    return times[0], statistics.median(times[1:])
 
 
 def measure(setting: Setting) -> list[Row]:
@@ -60,7 +61,7 @@ def measure(setting: Setting) -> list[Row]:
     rows: list[Row] = [
         {"what": name, "seconds": seconds[name], "of the imports": seconds[name] / imports} for name in commands
     ]
-    first, next_ones = min((_page(setting.photos[0], device) for _ in range(3)), key=lambda pair: pair[0] / pair[1])
+    first, next_ones = map(min, zip(*(_page(setting.photos[0], device) for _ in range(3)), strict=True))
     rows.append({"what": "the page's first caption", "seconds": first, "of the imports": first / imports})
     rows.append({"what": "the page's later captions", "seconds": next_ones, "of the imports": next_ones / imports})
     return rows

@@ -10,7 +10,7 @@ from benchmarks.speed.measure import PRECISIONS, Row, Setting, apart, fastest, m
 from benchmarks.speed.peers import Sizes, TutorialDecoder
 from captioner.checkpoint import load_model, model_path
 from captioner.decoder import Decoder
-from captioner.device import autocast
+from captioner.device import autocast, keep_memory
 from captioner.encoder import Encoder
 from captioner.options import DecoderOptions, EncoderOptions
 from captioner.text import PAD
@@ -51,7 +51,7 @@ def _captions(pictures: int, captions: int, words: int, device: torch.device) ->
     return tokens.masked_fill_(torch.arange(LONGEST, device=device) >= lengths[..., None], PAD), lengths
 
 
-def _their_step(device: torch.device, *, learning: bool) -> Step:
+def _their_step(device: torch.device, precision: str, *, learning: bool) -> Step:
     """A step of the tutorials: one caption a picture, sorted by length."""
     sizes = Sizes()
     decoder = TutorialDecoder(sizes).to(device).train()
@@ -69,8 +69,9 @@ def _their_step(device: torch.device, *, learning: bool) -> Step:
     optimizer = torch.optim.Adam(parameters, lr=4e-4)
 
     def step() -> None:
-        seen = widen(encoder.trunk(images)).flatten(2).transpose(1, 2) if learning else features
-        loss = decoder(seen, tokens, lengths)
+        with autocast(precision, device):
+            seen = widen(encoder.trunk(images)).flatten(2).transpose(1, 2) if learning else features
+            loss = decoder(seen, tokens, lengths)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         for parameter in parameters:
@@ -121,12 +122,14 @@ def _step(case: str, precision: str, device: torch.device) -> Step:
     kind, how = CASES[case]
     torch.manual_seed(0)
     if kind == "theirs":
-        return _their_step(device, learning=how == "learning")
+        return _their_step(device, precision, learning=how == "learning")
     return _our_step(device, kind, precision, learning=how == "learning")
 
 
 def _memory(case: str, precision: str, device: torch.device, threads: int) -> float:
     torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_memory()
     step = _step(case, precision, device)
     for _ in range(2):
         step()
@@ -144,13 +147,13 @@ def measure(setting: Setting) -> list[Row]:
     rows = []
     for how, reference in REFERENCES.items():
         steps: dict[Any, Step] = {}
-        for case, (kind, its) in CASES.items():
+        for case, (_, its) in CASES.items():
             if its == how:
-                for precision in ("float32",) if kind == "theirs" else PRECISIONS:
+                for precision in PRECISIONS:
                     steps[case, precision] = _step(case, precision, setting.device)
         seconds = fastest(steps, setting.device, setting.rounds)
-        theirs = _captions_of(reference) / seconds[reference, "float32"]
         for case, precision in steps:
+            theirs = _captions_of(reference) / seconds[reference, precision]
             rate = _captions_of(case) / seconds[case, precision]
             used = apart(_memory, case, precision, setting.device, torch.get_num_threads())
             row = {"what": case, "precision": precision, "captions/s": rate, "ratio": rate / theirs, "memory, MB": used}

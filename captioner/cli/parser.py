@@ -8,9 +8,12 @@ from captioner.options import DEVICES_HELP, MODEL_HELP, PRECISION_HELP, PRECISIO
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def add_model(parser: argparse.ArgumentParser, *, precision: str = "auto") -> None:
-    """Adds the options that choose a model, where it runs, and how: in `precision` unless told otherwise."""
-    parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
+def add_model(parser: argparse.ArgumentParser, *, role: str = "", precision: str = "auto") -> None:
+    """Adds the options that choose a model, where it runs, and how: in `precision` unless told otherwise.
+
+    `role` says what the model is for, where the command has more than one.
+    """
+    parser.add_argument("--model", metavar="MODEL", help=role + MODEL_HELP)
     parser.add_argument("--device", default="auto", help=DEVICES_HELP + " (default: %(default)s)")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default=precision, help=PRECISION_HELP + " (default: %(default)s)"

@@ -94,7 +94,8 @@ def load_pixels(
         yield from map(torch.stack, map(load, batches))
         return
     # Threads, since Pillow lets others run while it decodes: forked processes would keep a copy of every page of a
-    # training run's memory that changes after the fork, and double it.
+    # training run's memory that changes after the fork, and double it. What they read is stacked outside of them, since
+    # a thread that calls torch gets helpers of its own (see images.to_tensor).
     pool = ThreadPoolExecutor(workers)
     try:
         ahead: deque[Future[list[Tensor]]] = deque()

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from captioner.device import keep_memory
+from captioner.device import keep_memory, pick_device
 from captioner.errors import BusyError, CaptionerError
 from captioner.generation import Caption
 from captioner.options import SearchOptions
@@ -65,7 +65,8 @@ def load_models(models: Iterable[str], device: str = "auto", precision: str = "a
     are more of them all than cores, they sleep between their tasks: a photo took 59 ms in place of 28 (measured, two
     cores). The one thread that computes from here on is the queue's.
     """
-    keep_memory()  # before there are threads with memory of their own
+    if pick_device(device).type == "cpu":
+        keep_memory()  # before there are threads with memory of their own
     with ThreadPoolExecutor(1) as pool:
         return dict(
             pool.map(lambda model: (Path(model).name, Captioner.load(model, device, precision=precision)), models)
@@ -140,8 +141,9 @@ class ModelQueue:
 
     def _work(self) -> None:
         for captioner in self.warm:
-            with contextlib.suppress(CaptionerError):  # whoever asks will be told
-                captioner(Image.new("RGB", (1, 1)))
+            if not self._closed:
+                with contextlib.suppress(Exception):  # whoever asks will be told
+                    captioner(Image.new("RGB", (1, 1)))
         while jobs := self._next():
             jobs = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
             began = time.perf_counter()
