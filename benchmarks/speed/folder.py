@@ -2,7 +2,6 @@
 
 import importlib
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from benchmarks.speed.measure import PRECISIONS, Row, Setting, dtype, fastest
 from captioner.generation import caption_features
 from captioner.images import normalise, to_tensor
 from captioner.options import MODELS, ImageOptions
-from captioner.predictor import BATCH, Captioner
+from captioner.predictor import BATCH, READERS, Captioner
 
 PHOTOS = 128
 """Most pictures that are captioned."""
@@ -43,7 +42,7 @@ def draw(folder: Path) -> Path:
 
 def read(captioner: Captioner, photos: Sequence[Path]) -> list[Tensor]:
     """The first stage, by as many threads as `Captioner.stream` has."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(captioner.read, photos))
 
 
