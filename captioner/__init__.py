@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from captioner.captions import Caption, Word
     from captioner.errors import (
         ArchiveError,
         CaptionerError,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         TrainingError,
         VideoError,
     )
-    from captioner.generation import Caption, Word
     from captioner.options import SearchOptions
     from captioner.predictor import Captioner
 
@@ -30,8 +30,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Captioner": "captioner.predictor",
-    "Caption": "captioner.generation",
-    "Word": "captioner.generation",
+    "Caption": "captioner.captions",
+    "Word": "captioner.captions",
     "SearchOptions": "captioner.options",
     "ArchiveError": "captioner.errors",
     "CaptionerError": "captioner.errors",

@@ -12,10 +12,11 @@ from typing import cast, overload
 import torch
 from torch import Tensor
 
+from captioner.captions import Branch, Caption
 from captioner.checkpoint import ModelFile, load_model, model_path
 from captioner.device import keep_memory, pick_device, pick_precision
 from captioner.errors import ImageError
-from captioner.generation import Branch, Caption, caption_features, explain_features
+from captioner.generation import caption_features, explain_features
 from captioner.images import ImageSource, to_tensor
 from captioner.options import MODELS, ImageOptions, SearchOptions
 

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
-    {"errors", "options", "files"},
+    {"errors", "options", "files", "captions"},
     {"images", "text", "device", "formats"},
     {"encoder", "decoder", "search"},
     {"model"},
@@ -36,7 +36,7 @@ ONLY_IN = {
     "torchvision": "encoder",
     "av": "video",
 }
-TORCHLESS = {"errors", "options", "text", "formats", "cli", "__main__", "app", "train"}
+TORCHLESS = {"errors", "options", "captions", "text", "formats", "cli", "__main__", "app", "train"}
 
 
 def sources():

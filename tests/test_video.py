@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioner import Captioner, cli, images
+from captioner.captions import Caption
 from captioner.errors import CaptionerError, OptionError, VideoError
-from captioner.generation import Caption
 from captioner.options import VideoOptions
 from captioner.video import (
     Moment,

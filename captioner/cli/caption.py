@@ -16,7 +16,7 @@ from captioner.options import SearchOptions, add_arguments, given
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from captioner.generation import Caption
+    from captioner.captions import Caption
     from captioner.predictor import Captioner
 
 _FORMATS = ("text", "json", "csv", "coco")
@@ -94,7 +94,7 @@ def _lines(form: str, captions: "Iterable[tuple[str, Caption]]") -> Iterator[str
 
 def _record(path: str, caption: "Caption") -> dict[str, Any]:
     """A caption as `--json` prints it."""
-    from captioner.generation import record
+    from captioner.captions import record
 
     return {"path": path, **record(caption), "alternatives": [record(other) for other in caption.alternatives]}
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from captioner.captions import Caption, record
 from captioner.errors import VideoError
-from captioner.generation import Caption, record
 from captioner.options import SearchOptions, VideoOptions
 from captioner.predictor import BATCH, Captioner
 from captioner.video.clip import Clip, Moment, open_clip

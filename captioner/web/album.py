@@ -15,8 +15,8 @@ from typing import Any
 import gradio as gr
 
 from captioner.archives import ZippedPictures
+from captioner.captions import Caption
 from captioner.errors import ArchiveError, BusyError, CaptionerError, ImageError
-from captioner.generation import Caption
 from captioner.images import read_image
 from captioner.predictor import BATCH, Captioner
 from captioner.web.downloads import MOST, PHOTOS, buttons

@@ -20,8 +20,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
+from captioner.captions import Caption, record
 from captioner.errors import BusyError, CaptionerError, ImageError, OptionError
-from captioner.generation import Caption, record
 from captioner.images import MAX_BYTES
 from captioner.options import SearchOptions, flag
 from captioner.predictor import Captioner

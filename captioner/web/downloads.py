@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from captioner.archives import write_zip
+from captioner.captions import Caption
 from captioner.formats import CaptionedFile, coco_results, csv_lines, json_lines, text_sidecars, xmp_sidecars
-from captioner.generation import Caption
 from captioner.video import Scene, to_srt, to_webvtt
 
 MOST = 2000

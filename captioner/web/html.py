@@ -6,7 +6,7 @@ alternative takes the first sentence's place, and sentences are copied.
 
 from html import escape
 
-from captioner.generation import Branch, Caption, Word
+from captioner.captions import Branch, Caption, Word
 from captioner.options import SearchOptions
 from captioner.predictor import Explanation
 

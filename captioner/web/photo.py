@@ -15,8 +15,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from captioner.captions import record
 from captioner.errors import CaptionerError, ImageError, OptionError
-from captioner.generation import record
 from captioner.images import find_images, read_image, seen
 from captioner.options import WebOptions
 from captioner.predictor import Captioner

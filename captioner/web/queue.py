@@ -18,9 +18,9 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from captioner.captions import Caption
 from captioner.device import keep_memory, pick_device
 from captioner.errors import BusyError, CaptionerError
-from captioner.generation import Caption
 from captioner.options import SearchOptions
 from captioner.predictor import BATCH, Captioner, Explanation
 

@@ -1,0 +1,57 @@
+"""What captioning a picture gives: a sentence with its words' probabilities, and the tree of the search for it.
+
+Values, and their plain form for JSON. They know no torch.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a caption, with the probability the model gave it after the words before it."""
+
+    text: str
+    probability: float
+    attention: tuple[tuple[float, ...], ...] = ()
+    """Where the model looked to write it, if that was asked for: the share of each cell of the grid, in rows from the
+    top; they sum to 1. Empty for a model without attention."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence about a picture."""
+
+    text: str
+    log_probability: float
+    """Natural logarithm of the probability of the whole sentence, its end included, written from left to right."""
+    words: tuple[Word, ...]
+    """The sentence's tokens; `text` joins them."""
+    word_probability: float
+    """Geometric mean of the probabilities of the words and of the sentence's end: how sure the model is, 0..1."""
+    alternatives: tuple["Caption", ...] = ()
+    """The other sentences the search found, best first; by both decoders where the search was to rerank."""
+
+
+def record(caption: Caption) -> dict[str, str | float]:
+    """A caption as plain values for JSON, without its alternatives."""
+    return {
+        "caption": caption.text,
+        "log_probability": round(caption.log_probability, 4),
+        "word_probability": round(caption.word_probability, 4),
+    }
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A beginning of a sentence that the search had among its hypotheses: a node of the search's tree."""
+
+    word: str
+    """The last word of the beginning; empty for the end of a sentence."""
+    probability: float
+    """Of that word, or of the end, after the words before it."""
+    log_probability: float
+    """Natural logarithm of the probability of the whole beginning."""
+    sentence: int | None
+    """Among the sentences found, the place of the best one that begins so; None: all that began so were given up."""
+    branches: tuple["Branch", ...] = ()
+    """What the search went on with, the most probable beginning first."""
