@@ -10,7 +10,7 @@ from pathlib import Path
 
 from captioner.datasets import coco, flickr, table
 from captioner.datasets.check import check_dataset, summarise
-from captioner.datasets.dataset import ALL, SPLITS, CaptionedImage, Dataset, Problem, split_name
+from captioner.datasets.dataset import ALL, SPLITS, CaptionedImage, Dataset, Problem, join, split_name
 from captioner.errors import DataError
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Dataset",
     "Problem",
     "check_dataset",
+    "join",
     "load_dataset",
     "split_name",
     "summarise",

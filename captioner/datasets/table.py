@@ -1,7 +1,8 @@
 """Your own folder: pictures, and `captions.csv` or `captions.jsonl` with `image`, `caption` and, if wanted, `split`.
 
 A picture's name is relative to the folder or to its `images/`; absolute paths work too. Each row adds one caption.
-Without splits a tenth of the pictures validates, by hash of the name.
+Without splits a tenth of the pictures validates, by hash of the name. Who wrote the captions ("people", "model") may
+stand in a column `captions_by`, here or in a `sources.csv` beside it that has the column `image` too.
 """
 
 import csv
@@ -48,12 +49,27 @@ def read(path: Path) -> Dataset | None:
         read_jsonl(file) if file.suffix.lower() == ".jsonl" else read_csv(file), picture_folders(root)
     )
     problems += uncaptioned(root, drafts)
+    for name, author in _authors(root / "sources.csv").items():
+        if name in drafts:
+            drafts[name].author = drafts[name].author or author
     if not any(draft.splits for draft in drafts.values()):
         for draft in drafts.values():
             draft.splits = {"train"}
         return finish("table", path, drafts, problems, held_out=HELD_OUT)
     problems += [Problem(UNPLACED, name) for name, draft in drafts.items() if not draft.splits]
     return finish("table", path, {name: draft for name, draft in drafts.items() if draft.splits}, problems)
+
+
+def _authors(file: Path) -> dict[str, str]:
+    """Who wrote each picture's captions, by the picture's name, as `sources.csv` says; empty without such a file."""
+    if not file.is_file():
+        return {}
+    rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
+    return {
+        picture_name(row["image"]): plain_text(row["captions_by"])
+        for row in rows
+        if {"image", "captions_by"} <= row.keys()
+    }
 
 
 def read_csv(file: Path) -> Iterator[Row | Problem]:
@@ -119,7 +135,8 @@ def _row(fields: Any) -> Row:
         raise DataError("no caption")
     if not isinstance(split, str | None):
         raise DataError("the split is no text")
-    return Row(name, plain_text(caption), split_name(split) if split and split.strip() else "")
+    split = split_name(split) if split and split.strip() else ""
+    return Row(name, plain_text(caption), split, plain_text(fields.get("captions_by")))
 
 
 def _reason(error: Exception) -> str:
