@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from captioner.datasets.batches import epoch_batches, stack_captions
+from captioner.datasets.batches import epoch_batches
 from captioner.decoder import Decoder
 from captioner.text import END, PAD
+from captioner.tokens import stack_captions
 
 
 class Captions(NamedTuple):

@@ -80,7 +80,8 @@ def _readable(path: str, scenes: "Iterator[Scene]", failed: list[str]) -> "Itera
 
 def _texts(path: str, scenes: "Iterator[Scene]", form: str) -> Iterator[str]:
     """What is printed, as soon as it can be."""
-    from captioner.video import timestamp, to_records, to_srt, to_webvtt
+    from captioner.formats import timestamp, to_srt, to_webvtt
+    from captioner.video import to_records
 
     if form in ("vtt", "srt"):
         if whole := list(scenes):

@@ -1,4 +1,4 @@
-"""Shots in, scenes out: each with its caption, neighbours of one caption joined; and the subtitles made of them.
+"""Shots in, scenes out: each with its caption, neighbours of one caption joined.
 
 Knows nothing of how a clip is decoded or a caption is found.
 """
@@ -33,6 +33,11 @@ class Scene:
     caption: Caption
     thumbnail: bytes = field(repr=False)
     """The picture that was captioned, as a JPEG of at most THUMBNAIL pixels a side: some ten kilobytes."""
+
+    @property
+    def text(self) -> str:
+        """What the scene's subtitle says."""
+        return self.caption.text
 
 
 def caption_video(
@@ -89,32 +94,6 @@ def to_records(scenes: Iterable[Scene]) -> list[dict[str, Any]]:
     ]
 
 
-def to_webvtt(scenes: Iterable[Scene]) -> str:
-    """The captions as a WebVTT file (W3C, *WebVTT: The Web Video Text Tracks Format*); an empty one is left out."""
-    cues = [
-        f"\n{timestamp(scene.start)} --> {timestamp(scene.end)}\n{text}\n"
-        for scene in scenes
-        if (text := _one_line(scene).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-    ]
-    return "WEBVTT\n" + "".join(cues)
-
-
-def to_srt(scenes: Iterable[Scene]) -> str:
-    """The captions as an SRT file (SubRip). It knows no escapes: `<` and `>` become `‹` and `›`."""
-    said = [(scene, text) for scene in scenes if (text := _one_line(scene).replace("<", "‹").replace(">", "›"))]
-    cues = [
-        f"{number}\n{timestamp(scene.start)} --> {timestamp(scene.end)}\n".replace(".", ",") + f"{text}\n"
-        for number, (scene, text) in enumerate(said, start=1)
-    ]
-    return "\n".join(cues)
-
-
-def timestamp(seconds: float) -> str:
-    """Hours, minutes, seconds and thousandths, as subtitles have them: 00:01:05.250."""
-    minutes, thousandths = divmod(round(1000 * seconds), 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{thousandths // 1000:02}.{thousandths % 1000:03}"
-
-
 def _captioned(shots: Iterator[Shot], captioner: Captioner, search: SearchOptions | None) -> Iterator[Scene]:
     """The shots with their captions, a batch of them at a time."""
     while batch := list(itertools.islice(shots, BATCH)):
@@ -139,8 +118,3 @@ def _thumbnail(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     small.save(file, "JPEG", quality=80)
     return file.getvalue()
-
-
-def _one_line(scene: Scene) -> str:
-    """The caption's text without the line ends that would end its cue."""
-    return " ".join(scene.caption.text.split())

@@ -20,7 +20,7 @@ from captioner.errors import ArchiveError, BusyError, CaptionerError, ImageError
 from captioner.images import read_image
 from captioner.predictor import BATCH, Captioner
 from captioner.web.downloads import MOST, PHOTOS, buttons
-from captioner.web.gallery import build_gallery, keep_picture
+from captioner.web.gallery import Card, build_gallery, keep_picture
 from captioner.web.html import named, problem, problems, stopped
 from captioner.web.queue import ModelQueue
 
@@ -108,9 +108,9 @@ def _caption_all(
         photo, future = waiting.popleft()
         try:
             found = future.result()
-            photo["caption"], photo["probability"] = found.text, found.word_probability
-            photo["alternatives"] = [other.text for other in found.alternatives]
-            photos.append(photo)
+            others = [other.text for other in found.alternatives]
+            card = Card(**photo, caption=found.text, probability=found.word_probability, alternatives=others)
+            photos.append(card.model_dump(exclude_unset=True))
         except CaptionerError as error:
             wrong.append(f"{photo['name']}: {error}")
 

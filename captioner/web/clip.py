@@ -21,7 +21,7 @@ from captioner.options import VideoOptions
 from captioner.predictor import Captioner
 from captioner.video import Scene, caption_video
 from captioner.web.downloads import CLIP, buttons
-from captioner.web.gallery import build_gallery, keep_picture
+from captioner.web.gallery import Card, build_gallery, keep_picture
 from captioner.web.html import problem, stopped
 from captioner.web.queue import ModelQueue
 
@@ -101,16 +101,15 @@ def _caption_clip(
     try:
         for news in _scenes(path, captioners[name], queue):
             if isinstance(news, Scene):
-                found.append(
-                    {
-                        "name": f"{_clock(news.start)} to {_clock(news.end)}",
-                        "path": keep_picture(gallery, news.thumbnail),
-                        "caption": news.caption.text,
-                        "file": title,
-                        "start": news.start,
-                        "end": news.end,
-                    }
+                card = Card(
+                    name=f"{_clock(news.start)} to {_clock(news.end)}",
+                    path=keep_picture(gallery, news.thumbnail),
+                    caption=news.text,
+                    file=title,
+                    start=news.start,
+                    end=news.end,
                 )
+                found.append(card.model_dump(exclude_unset=True))
             else:
                 share = news
             yield player, _progress(share), list(found), gr.update(visible=bool(found))
