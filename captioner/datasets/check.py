@@ -20,7 +20,7 @@ from captioner.datasets.dataset import (
     split_name,
 )
 from captioner.errors import DataError, ImageError
-from captioner.images import read_image
+from captioner.pictures import read_image
 
 SHOWN = 10
 

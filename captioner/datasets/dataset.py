@@ -17,7 +17,7 @@ from typing import Any
 from PIL.Image import Image
 
 from captioner.errors import DataError
-from captioner.images import SUFFIXES
+from captioner.pictures import SUFFIXES
 
 SPLITS = ("train", "val", "test")
 ALL = "all"

@@ -26,7 +26,7 @@ from captioner.datasets.dataset import (
     uncaptioned,
 )
 from captioner.datasets.table import HELD_OUT, read_csv
-from captioner.images import SUFFIXES
+from captioner.pictures import SUFFIXES
 
 CAPTION_FILES = {
     "Flickr8k.token.txt": "flickr8k",
