@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from captioner.datasets.batches import epoch_batches
 from captioner.decoder import Decoder
+from captioner.sequences import stack_captions
 from captioner.text import END, PAD
-from captioner.tokens import stack_captions
 
 
 class Captions(NamedTuple):

@@ -15,8 +15,8 @@ from captioner.decoder import Decoder, Memory
 from captioner.model import CaptionModel
 from captioner.options import SearchOptions
 from captioner.search import Hypothesis, Watch, not_finite, search
+from captioner.sequences import stack_captions
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary, readable
-from captioner.tokens import stack_captions
 
 _ROWS = 8192
 """Most words scored together, where an image has many sequences: the logits are 330 MB at 10,000 words."""

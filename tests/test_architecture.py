@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"errors", "options", "files", "captions"},
-    {"images", "text", "device", "formats"},
-    {"encoder", "decoder", "search", "tokens"},
+    {"pictures", "text", "device", "formats"},
+    {"encoder", "decoder", "search", "sequences"},
     {"model"},
     {"checkpoint", "datasets", "metrics", "archives"},
     {"generation"},
@@ -25,6 +25,7 @@ FLOORS = [  # from the ground up; rooms of one floor do not import each other
 ABOVE = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 ALLOWED_NEIGHBOURS = {
     ("options", "errors"),  # an option that is wrong is an error
+    ("files", "errors"),  # and so is a file that cannot be read
 }
 ONLY_IN = {
     "gradio": "web",

@@ -18,8 +18,8 @@ from captioner.datasets.features import cached_features
 from captioner.datasets.shapes import COLOURS, SIZE, draw, load_shapes
 from captioner.errors import ImageError, OptionError
 from captioner.options import ImageOptions
+from captioner.sequences import stack_captions
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary
-from captioner.tokens import stack_captions
 
 
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 5))

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioner import Captioner, cli, images
+from captioner import Captioner, cli, pictures
 from captioner.captions import Caption
 from captioner.errors import CaptionerError, OptionError, VideoError
 from captioner.options import VideoOptions
@@ -579,7 +579,7 @@ def test_bytes_turned_at_random_are_never_more_than_an_error(form, tmp_path):
 
 def test_huge_frames_are_refused_before_they_are_decoded(clip, monkeypatch):
     """Below the limit for photos, since a decoder holds many of them."""
-    assert clip_module.MAX_PIXELS <= images.MAX_PIXELS
+    assert clip_module.MAX_PIXELS <= pictures.MAX_PIXELS
     monkeypatch.setattr(clip_module, "MAX_PIXELS", 160 * 96 - 1)
     assert "has frames of 160 x 96 pixels" in refusal(clip)
 

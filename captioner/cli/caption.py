@@ -45,7 +45,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Captions the photos; 1 where some could not be read."""
     from tqdm import tqdm
 
-    from captioner.images import find_images
+    from captioner.pictures import find_images
     from captioner.predictor import Captioner
 
     photos: list[str] = []

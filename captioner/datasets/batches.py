@@ -14,8 +14,8 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from captioner.datasets.dataset import CaptionedImage
-from captioner.images import fit, read_image, to_tensor
 from captioner.options import ImageOptions
+from captioner.pictures import fit, read_image, to_tensor
 from captioner.text import END, START, Vocabulary, tokenise
 
 
@@ -84,7 +84,7 @@ def load_pixels(
         return
     # Threads, since Pillow lets others run while it decodes: forked processes would keep a copy of every page of a
     # training run's memory that changes after the fork, and double it. What they read is stacked outside of them, since
-    # a thread that calls torch gets helpers of its own (see images.to_tensor).
+    # a thread that calls torch gets helpers of its own (see pictures.to_tensor).
     pool = ThreadPoolExecutor(workers)
     try:
         ahead: deque[Future[list[Tensor]]] = deque()

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from captioner.datasets.dataset import MISSING, SAME_BYTES, UNREADABLE, CaptionedImage, Dataset
 from captioner.errors import DataError, ImageError
 from captioner.formats.rows import SPLITS, Problem, split_name
-from captioner.images import read_image
+from captioner.pictures import read_image
 
 SHOWN = 10
 

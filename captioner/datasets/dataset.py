@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from captioner.errors import DataError
 from captioner.formats.rows import SPLITS, Problem, Row, split_name
-from captioner.images import SUFFIXES
+from captioner.pictures import SUFFIXES
 
 ALL = "all"
 """The pictures of every split."""

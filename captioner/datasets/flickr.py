@@ -13,7 +13,7 @@ from captioner.datasets.dataset import Dataset, Draft, find_picture, finish, gat
 from captioner.datasets.table import HELD_OUT
 from captioner.formats.rows import MALFORMED, SPLITS, Problem, Row, picture_name, read_text
 from captioner.formats.tables import read_csv
-from captioner.images import SUFFIXES
+from captioner.pictures import SUFFIXES
 
 CAPTION_FILES = {
     "Flickr8k.token.txt": "flickr8k",

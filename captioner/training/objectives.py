@@ -8,7 +8,7 @@ from torch import Tensor
 from captioner.decoder import Decoder
 from captioner.device import autocast
 from captioner.options import TrainingOptions
-from captioner.tokens import stack_captions
+from captioner.sequences import stack_captions
 from captioner.training.likelihood import caption_loss
 from captioner.training.self_critical import NEVER, Sampler
 

@@ -13,7 +13,6 @@ import errno
 import io
 import math
 import os
-import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,13 +25,14 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from captioner import images
+from captioner import pictures
 from captioner.errors import VideoError
+from captioner.files import explained, open_ordinary, printable
 from captioner.options import VideoOptions, flag
 
 MAX_PIXELS = 40_000_000
 """A clip with bigger frames is refused. 8K has 33 million; a decoder holds a dozen frames and more, so that the pixels
-allowed for one photo (`images.MAX_PIXELS`) would be gigabytes here, which a file of a few kilobytes can claim."""
+allowed for one photo (`pictures.MAX_PIXELS`) would be gigabytes here, which a file of a few kilobytes can claim."""
 
 SMALL = 16
 """Side of the small copies by which frames are compared, in pixels."""
@@ -82,9 +82,12 @@ def open_clip(path: str | os.PathLike[str], options: VideoOptions | None = None)
     Raises VideoError where the path leads to no file, or the file is no clip, has no video, is longer than
     `options.max_minutes` or has frames of more than MAX_PIXELS.
     """
-    name = images.printable(path)
-    with _open_file(path, name) as file:
-        start = file.read(64)
+    name = printable(path)
+    with _File(open_ordinary(path, "clip", VideoError)) as file:
+        with explained(path, "clip", VideoError):
+            start = file.read(64)
+        if not start:
+            raise VideoError(f"{name} is empty (0 bytes): fetch it again.")
         file.seek(0)
         if found := _no_clip(start):
             raise VideoError(f"{name} {found}")
@@ -95,7 +98,7 @@ def open_clip(path: str | os.PathLike[str], options: VideoOptions | None = None)
                 file,
                 "r",
                 container_options=_LOCKS,
-                options={"max_pixels": str(images.MAX_PIXELS)},  # for what is decoded while opening
+                options={"max_pixels": str(pictures.MAX_PIXELS)},  # for what is decoded while opening
                 metadata_errors="ignore",
                 io_open=_refuse,
             )
@@ -279,28 +282,6 @@ class _File(io.BufferedReader):
             return super().seek(offset, whence)
         except (OSError, ValueError):
             return -errno.EINVAL
-
-
-def _open_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
-    """Opens an ordinary file; anything else is a VideoError."""
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise VideoError(f"{name} is a folder, not a clip: give the path of a clip in it.")
-        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
-            raise VideoError(f"{name} is a device or a pipe, not a file: save the clip to a file first.")
-        if not status.st_size:
-            raise VideoError(f"{name} is empty (0 bytes): fetch it again.")
-        return _File(open(path, "rb", buffering=0))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if "://" in name:
-            raise VideoError(f"{name} is a web address: download the clip and give the file's path.") from error
-        raise VideoError(f"{name} does not exist: check the path.") from error
-    except PermissionError as error:
-        raise VideoError(f"{name} may not be read by this user: change its permissions.") from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise VideoError(f"{name} cannot be read ({reason}): check the path and the disk.") from error
 
 
 def _no_clip(start: bytes) -> str | None:

@@ -58,7 +58,7 @@ def caption_video(
     """
     options = options or VideoOptions()
     with open_clip(path, options) as clip:
-        at_least = 2 * (captioner.image.detail or captioner.image.size)  # as images.to_tensor does
+        at_least = 2 * (captioner.image.detail or captioner.image.size)  # as pictures.to_tensor does
         moments = clip.frames(at_least=at_least)
         shots = find_shots(_watched(moments, clip, progress) if progress else moments, options)
         yield from merge_repeats(_captioned(shots, captioner, search))

@@ -17,7 +17,7 @@ import gradio as gr
 from captioner.archives import ZippedPictures
 from captioner.captions import Caption
 from captioner.errors import ArchiveError, BusyError, CaptionerError, ImageError
-from captioner.images import read_image
+from captioner.pictures import read_image
 from captioner.predictor import BATCH, Captioner
 from captioner.web.downloads import MOST, PHOTOS, buttons
 from captioner.web.gallery import Card, build_gallery, keep_picture

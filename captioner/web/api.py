@@ -22,8 +22,8 @@ from starlette.types import Message
 
 from captioner.captions import Caption, record
 from captioner.errors import BusyError, CaptionerError, ImageError, OptionError
-from captioner.images import MAX_BYTES
 from captioner.options import SearchOptions, flag
+from captioner.pictures import MAX_BYTES
 from captioner.predictor import Captioner
 from captioner.web.queue import ModelQueue
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from captioner.captions import record
 from captioner.errors import CaptionerError, ImageError, OptionError
-from captioner.images import find_images, read_image, seen
 from captioner.options import WebOptions
+from captioner.pictures import find_images, read_image, seen
 from captioner.predictor import Captioner
 from captioner.web.html import EMPTY, explained, growing, named, problem, searched
 from captioner.web.queue import ModelQueue

@@ -1,30 +1,20 @@
-"""Any picture a user may have, as RGB pixels; and the one way those pixels become the encoder's input.
+"""Any path, bytes, PIL image or array as an upright RGB picture, or one ImageError.
 
-Promises: whatever a path, bytes, a PIL image or an array holds, `read_image` answers with an upright RGB picture or
-with one `ImageError` that says what is wrong and what to do next, and nothing else. Training, evaluation and serving
-all go through `to_tensor` and `normalise`, with the numbers of the same `ImageOptions`.
-
-Knows nothing of networks, captions, data sets or the web. Colour profiles are not applied.
+Colour profiles are not applied.
 """
 
 import io
 import logging
 import os
 import re
-import stat
 import warnings
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from captioner.errors import ImageError
-from captioner.options import ImageOptions
-
-if TYPE_CHECKING:
-    import torch
+from captioner.files import explained, open_ordinary, printable
+from captioner.pictures.colours import scaled, to_rgb
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """What `read_image` takes. An array is (H,W), (H,W,1), (H,W,3) or (H,W,4): bool, uint8, uint16, or float in 0..1."""
@@ -35,12 +25,6 @@ megapixel modes), and a file of a few kilobytes can claim one (a decompression b
 
 MAX_BYTES = 200_000_000
 """A bigger file is refused unread: it is held in memory, and a JPEG of MAX_PIXELS stays below it."""
-
-SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif", ".heic", ".heif", ".hif",
-    ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi", ".tga", ".psd",
-})  # fmt: skip
-"""File name endings of pictures, in lower case."""
 
 # Pillow's formats that hold pictures. Left out: those that start other programs (EPS runs Ghostscript), stubs that only
 # name a format (GRIB, HDF5, WMF ...), and the formats of old games and paint programs that nobody keeps photos in, each
@@ -59,8 +43,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # EXIF 2.32, tag 0x0112
-
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 _DAMAGED = "is damaged or cut short: fetch it again, or open it in an image viewer and save it as JPEG or PNG."
 
@@ -107,120 +89,12 @@ def read_image(source: ImageSource, *, at_least: int | None = None) -> Image.Ima
     return _decode(data, name, at_least)
 
 
-def fit(picture: Image.Image, options: ImageOptions) -> Image.Image:
-    """An RGB picture as an RGB square of `options.size`; the very picture given where it is that square already.
-
-    squash: the whole picture, its aspect ratio lost. crop: the shorter side becomes `size` and the longer loses both
-    ends. pad: the longer side becomes `size`, centred on `options.mean`, which `normalise` turns into zeros. Where
-    `detail` is set the picture becomes a square of that side first, and that one a square of `size`.
-    """
-    size, resampling = options.size, _FILTERS[options.interpolation]
-    if options.detail is not None:
-        small = fit(picture, replace(options, size=options.detail, detail=None))
-        return small if small.size == (size, size) else small.resize((size, size), resampling)
-    width, height = picture.size
-    if (width, height) == (size, size):
-        return picture
-    if options.fit == "squash":
-        return picture.resize((size, size), resampling)
-    if options.fit == "crop":
-        # One resampling of the middle square, not a resize and then a cut. Whole pixels: half a pixel's shift would
-        # blur a picture that needs no scaling.
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        return picture.resize((size, size), resampling, box=(left, top, left + side, top + side))
-    scale = size / max(width, height)
-    inner = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))), resampling)
-    red, green, blue = (round(255 * mean) for mean in options.mean)
-    square = Image.new("RGB", (size, size), (red, green, blue))
-    square.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
-    return square
-
-
-def seen(size: tuple[int, int], options: ImageOptions) -> tuple[float, float, float, float]:
-    """Where the square that `fit` makes lies on a picture of `size` (width, height): left, top, right, bottom.
-
-    In shares of the picture's width and height: 0, 0, 1, 1 is the whole picture; below 0 and above 1 is padding.
-    """
-    width, height = size
-    if options.fit == "squash":
-        return 0.0, 0.0, 1.0, 1.0
-    side = min(size) if options.fit == "crop" else max(size)
-    x, y = (1 - side / width) / 2, (1 - side / height) / 2
-    return x, y, 1 - x, 1 - y
-
-
-def to_tensor(source: ImageSource, options: ImageOptions) -> "torch.Tensor":
-    """The picture as (3, size, size) uint8, RGB in 0..255, contiguous; raises ImageError as `read_image` does."""
-    import torch  # here alone, so that what only reads pictures starts in a moment
-
-    # Twice the size, so that the resampling filter still has pixels to average: the result is within 0.2 of 255 of the
-    # full decoding on average. Measured: a 12-megapixel JPEG in 16 ms instead of 104, 2 megapixels in 5.6 instead of
-    # 11.8; COCO's 640x480 are decoded in full either way.
-    picture = fit(read_image(source, at_least=2 * (options.detail or options.size)), options)
-    # Turned by NumPy: torch would do it with all its threads, and a team of threads for each reader makes those of the
-    # network sleep between their tasks, for as long as the process lives (a fifth of the speed on two cores, measured).
-    return torch.from_numpy(np.ascontiguousarray(np.array(picture).transpose(2, 0, 1)))
-
-
-def normalise(pixels: "torch.Tensor", options: ImageOptions) -> "torch.Tensor":
-    """Pixels (B,3,H,W) uint8 as float32 (x / 255 - mean) / std, on the same device."""
-    import torch
-
-    mean = torch.tensor(options.mean, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(options.std, device=pixels.device).view(3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
-
-
-def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """The picture files (by SUFFIXES) in a folder and its subfolders, sorted.
-
-    Hidden files and folders are skipped, and links to folders are not followed, so that none is visited twice; links
-    to files count as files. Raises ImageError where the folder, or one in it, is missing or cannot be listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        # os.walk passes over such a folder by default, and nobody would miss its pictures.
-        what = "is not a folder" if isinstance(error, FileNotFoundError | NotADirectoryError) else "cannot be listed"
-        raise ImageError(
-            f"{printable(error.filename)} {what} ({error.strerror}): give a folder that you may read."
-        ) from error
-
-    found = []
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(place, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
-    return sorted(found)
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """A file's name for a message of one line: control characters and undecodable bytes are escaped."""
-    text = os.fsdecode(path)
-    return text if text.isprintable() and text else repr(text)
-
-
 def _read_file(path: str | os.PathLike[str], name: str) -> bytes:
-    try:
-        status = os.stat(path)
-        # Before opening: a pipe would wait for ever.
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{name} is a folder, not a picture: give the path of a picture in it.")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{name} is a device or a pipe, not a file: save the picture to a file first.")
-        _check_bytes(status.st_size, name)
-        with open(path, "rb") as file:
-            return file.read(status.st_size)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if "://" in name:
-            raise ImageError(f"{name} is a web address: download the picture and give the file's path.") from error
-        raise ImageError(f"{name} does not exist: check the path.") from error
-    except PermissionError as error:
-        raise ImageError(f"{name} may not be read by this user: change its permissions.") from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ImageError(f"{name} cannot be read ({reason}): check the path and the disk.") from error
+    file = io.BufferedReader(open_ordinary(path, "picture", ImageError))
+    with file, explained(path, "picture", ImageError):
+        size = os.fstat(file.fileno()).st_size
+        _check_bytes(size, name)
+        return file.read(size)
 
 
 def _check_bytes(size: int, name: str) -> None:
@@ -283,7 +157,7 @@ def _rgb_or_error(image: Image.Image, name: str) -> Image.Image:
         image.load()
         _check_pixels(image.size, name)  # an icon holds a picture of any size behind its own header
         orientation = _orientation(image)  # after loading, which turns TIFFs itself and says so here
-        picture = _to_rgb(image)
+        picture = to_rgb(image)
         if orientation in _UPRIGHT:
             picture = picture.transpose(_UPRIGHT[orientation])
         picture.info = {}  # with the orientation, or a second reading would turn it again
@@ -303,39 +177,6 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_grey_levels(image)).convert("RGB")
-    if image.mode == "La":  # premultiplied grey, which Pillow converts to LA alone
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        picture = Image.new("RGB", over.size, "white")
-        picture.paste(over, mask=over.getchannel("A"))
-        return picture
-    return image.convert("RGB")  # a copy where it is RGB already
-
-
-def _grey_levels(image: Image.Image) -> np.ndarray:
-    """A picture of wide integers or floats, (H,W), as uint8."""
-    values = np.asarray(image)
-    finite = np.isfinite(values)
-    low, high = (float(values[finite].min()), float(values[finite].max())) if finite.any() else (0.0, 0.0)
-    for white in (1, 255) if image.mode == "F" else (65535,):
-        if low >= 0 and high <= white:
-            levels = _scaled(np.where(finite, values, 0), white)
-            break
-    else:
-        levels = np.interp(np.where(finite, values, low), (low, high), (0, 255)).round().astype(np.uint8)
-    if isinstance(image.info.get("transparency"), int):  # a 16-bit PNG's transparent level
-        levels[values == image.info["transparency"]] = 255
-    return levels
-
-
-def _scaled(values: np.ndarray, white: int) -> np.ndarray:
-    return (values.astype(np.float32) * (255 / white)).round().astype(np.uint8)
-
-
 def _from_array(array: np.ndarray) -> Image.Image:
     shape = array.shape
     if len(shape) == 3 and shape[2] == 1:
@@ -348,19 +189,19 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16:
-        array = _scaled(array, 65535)
+        array = scaled(array, 65535)
     elif array.dtype.kind == "f":
         low, high = array.min(), array.max()
         if not (low >= 0 and high <= 1):  # not a number fails both
             raise ImageError(
                 f"the picture is an array of {array.dtype} from {low} to {high}: scale it to 0..1, or give uint8."
             )
-        array = _scaled(array, 1)
+        array = scaled(array, 1)
     elif array.dtype != np.uint8:
         raise ImageError(
             f"the picture is an array of {array.dtype}: give uint8, uint16, bool, or floating point in 0..1."
         )
-    return _to_rgb(Image.fromarray(np.ascontiguousarray(array)))
+    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
 
 
 def _what_it_is(data: bytes) -> str:
