@@ -26,9 +26,9 @@ def open_ordinary(path: str | os.PathLike[str], what: str, error: type[Captioner
     with explained(path, what, error):
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise error(f"{printable(path)} is a folder, not a {what}: give the path of a {what} in it.")
+            raise error(printable(path), f"is a folder, not a {what}", f"give the path of a {what} in it")
         if not stat.S_ISREG(status.st_mode):
-            raise error(f"{printable(path)} is a device or a pipe, not a file: save the {what} to a file first.")
+            raise error(printable(path), "is a device or a pipe, not a file", f"save the {what} to a file first")
         return open(path, "rb", buffering=0)
 
 
@@ -40,13 +40,13 @@ def explained(path: str | os.PathLike[str], what: str, error: type[CaptionerErro
         yield
     except (FileNotFoundError, NotADirectoryError) as reason:
         if "://" in name:
-            raise error(f"{name} is a web address: download the {what} and give the file's path.") from reason
-        raise error(f"{name} does not exist: check the path.") from reason
+            raise error(name, "is a web address", f"download the {what} and give the file's path") from reason
+        raise error(name, "does not exist", "check the path") from reason
     except PermissionError as reason:
-        raise error(f"{name} may not be read by this user: change its permissions.") from reason
+        raise error(name, "may not be read by this user", "change its permissions") from reason
     except (OSError, ValueError) as reason:  # ValueError: a zero byte in the path
         said = (reason.strerror if isinstance(reason, OSError) else None) or reason
-        raise error(f"{name} cannot be read ({said}): check the path and the disk.") from reason
+        raise error(name, f"cannot be read ({said})", "check the path and the disk") from reason
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

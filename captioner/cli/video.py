@@ -74,7 +74,7 @@ def _readable(path: str, scenes: "Iterator[Scene]", failed: list[str]) -> "Itera
     try:
         yield from scenes
     except VideoError as error:
-        print(error, file=sys.stderr)
+        print(error.told_with_flags(), file=sys.stderr)
         failed.append(path)
 
 

@@ -44,7 +44,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # EXIF 2.32, tag 0x0112
 
-_DAMAGED = "is damaged or cut short: fetch it again, or open it in an image viewer and save it as JPEG or PNG."
+_DAMAGED = ("is damaged or cut short", "fetch it again, or open it in an image viewer and save it as JPEG or PNG")
 
 _SIGNATURES = (
     b"\xff\xd8\xff",
@@ -84,7 +84,7 @@ def read_image(source: ImageSource, *, at_least: int | None = None) -> Image.Ima
         data = _read_file(source, name)
     else:
         raise ImageError(
-            f"the picture is a {type(source).__name__}: give a path, bytes, a PIL image or a numpy array instead."
+            "the picture", f"is a {type(source).__name__}", "give a path, bytes, a PIL image or a numpy array instead"
         )
     return _decode(data, name, at_least)
 
@@ -100,18 +100,19 @@ def _read_file(path: str | os.PathLike[str], name: str) -> bytes:
 def _check_bytes(size: int, name: str) -> None:
     if size > MAX_BYTES:
         raise ImageError(
-            f"{name} has {size / 1e6:.0f} MB, more than the {MAX_BYTES // 10**6} MB allowed: save a smaller copy."
+            name, f"has {size / 1e6:.0f} MB, more than the {MAX_BYTES // 10**6} MB allowed", "save a smaller copy"
         )
 
 
 def _check_pixels(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width * height == 0:
-        raise ImageError(f"{name} has {width} x {height} pixels, that is none: give another picture.")
+        raise ImageError(name, f"has {width} x {height} pixels, that is none", "give another picture")
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"{name} has {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} million allowed: "
-            "save a smaller copy."
+            name,
+            f"has {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} million allowed",
+            "save a smaller copy",
         )
 
 
@@ -128,12 +129,12 @@ def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
     except Image.DecompressionBombError as error:
         # Pillow's own limit (about 179 million pixels, never below ours unless somebody lowered it).
         raise ImageError(
-            f"{name} has more than the {MAX_PIXELS // 10**6} million pixels allowed: save a smaller copy."
+            name, f"has more than the {MAX_PIXELS // 10**6} million pixels allowed", "save a smaller copy"
         ) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} {_what_it_is(data)}") from error
+        raise ImageError(name, *_what_it_is(data)) from error
     except Exception as error:
-        raise ImageError(f"{name} {_DAMAGED}") from error
+        raise ImageError(name, *_DAMAGED) from error
     return _rgb_or_error(image, name)
 
 
@@ -143,7 +144,7 @@ def _open(data: bytes, name: str) -> Image.Image:
             from pillow_heif import HeifImageFile  # asked by name: nothing is registered with Pillow
         except ImportError as error:
             raise ImageError(
-                f"{name} is an HEIC photo, which needs one more package: pip install pillow-heif."
+                name, "is an HEIC photo, which needs one more package", "pip install pillow-heif"
             ) from error
         return HeifImageFile(io.BytesIO(data))  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
     Image.init()  # once in a process; until then Image.open does not know every format
@@ -167,7 +168,7 @@ def _rgb_or_error(image: Image.Image, name: str) -> Image.Image:
     except Exception as error:
         # Anything: Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, EOFError,
         # IndexError, KeyError, TypeError, OverflowError, MemoryError, RuntimeError ... for a stranger's bytes.
-        raise ImageError(f"{name} {_DAMAGED}") from error
+        raise ImageError(name, *_DAMAGED) from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -183,7 +184,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and shape[2] in (3, 4))) or 0 in shape:
         raise ImageError(
-            f"the picture is an array of shape {shape}: give (height, width), or (height, width, 1, 3 or 4 channels)."
+            "the picture",
+            f"is an array of shape {shape}",
+            "give (height, width), or (height, width, 1, 3 or 4 channels)",
         )
     _check_pixels((shape[1], shape[0]), "the picture")
     if array.dtype == np.bool_:
@@ -194,34 +197,34 @@ def _from_array(array: np.ndarray) -> Image.Image:
         low, high = array.min(), array.max()
         if not (low >= 0 and high <= 1):  # not a number fails both
             raise ImageError(
-                f"the picture is an array of {array.dtype} from {low} to {high}: scale it to 0..1, or give uint8."
+                "the picture", f"is an array of {array.dtype} from {low} to {high}", "scale it to 0..1, or give uint8"
             )
         array = scaled(array, 1)
     elif array.dtype != np.uint8:
         raise ImageError(
-            f"the picture is an array of {array.dtype}: give uint8, uint16, bool, or floating point in 0..1."
+            "the picture", f"is an array of {array.dtype}", "give uint8, uint16, bool, or floating point in 0..1"
         )
     return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
 
 
-def _what_it_is(data: bytes) -> str:
+def _what_it_is(data: bytes) -> tuple[str, str]:
     """What a file that is no picture seems to be, and what to do about it."""
     start = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not data:
-        return "is empty (0 bytes): fetch it again."
+        return "is empty (0 bytes)", "fetch it again"
     if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!doctype svg", b"<!--")) and b"<svg" in start):
-        return "is an SVG drawing, not a photo: export it as PNG or JPEG first."
+        return "is an SVG drawing, not a photo", "export it as PNG or JPEG first"
     if start.startswith((b"<!doctype html", b"<html")):
-        return "is a web page, not a picture: download the picture itself."
+        return "is a web page, not a picture", "download the picture itself"
     if start.startswith((b"%pdf", b"%!ps", b"\xc5\xd0\xd3\xc6")):
-        return "is a PDF or PostScript document, not a picture: export it as PNG or JPEG first."
+        return "is a PDF or PostScript document, not a picture", "export it as PNG or JPEG first"
     if data.startswith((b"PK\x03\x04", b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")) or data[257:262] == b"ustar":
-        return "is an archive, not a picture: unpack it first."
+        return "is an archive, not a picture", "unpack it first"
     if data.startswith(_SIGNATURES) or data[4:12] in (b"ftypavif", b"ftypavis"):
         return _DAMAGED
     if data[4:8] == b"ftyp" or data.startswith(b"\x1aE\xdf\xa3"):
-        return "is a video (for python -m captioner video) or a camera's raw file: save it as JPEG or PNG first."
-    return "is not a picture in a format known here: open it in an image viewer and save it as JPEG or PNG."
+        return "is a video (for python -m captioner video) or a camera's raw file", "save it as JPEG or PNG first"
+    return "is not a picture in a format known here", "open it in an image viewer and save it as JPEG or PNG"
 
 
 def _quieten_pillow() -> None:

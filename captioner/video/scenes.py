@@ -13,7 +13,6 @@ from typing import Any
 from PIL import Image
 
 from captioner.captions import Caption, record
-from captioner.errors import VideoError
 from captioner.options import SearchOptions, VideoOptions
 from captioner.predictor import BATCH, Captioner
 from captioner.video.clip import Clip, Moment, open_clip
@@ -63,7 +62,7 @@ def caption_video(
         shots = find_shots(_watched(moments, clip, progress) if progress else moments, options)
         yield from merge_repeats(_captioned(shots, captioner, search))
         if clip.damage:
-            raise VideoError(clip.damage)
+            raise clip.damage
 
 
 def merge_repeats(scenes: Iterable[Scene]) -> Iterator[Scene]:

@@ -21,7 +21,7 @@ from captioner.pictures import read_image
 from captioner.predictor import BATCH, Captioner
 from captioner.web.downloads import MOST, PHOTOS, buttons
 from captioner.web.gallery import Card, build_gallery, keep_picture
-from captioner.web.html import named, problem, problems, stopped
+from captioner.web.html import problem, problems, stopped
 from captioner.web.queue import ModelQueue
 
 _THUMBNAIL = 320
@@ -131,7 +131,7 @@ def _caption_all(
                 pixels = captioner.read(data)
                 picture = read_image(data, at_least=_THUMBNAIL)
             except ImageError as error:
-                wrong.append(named(error, unique))
+                wrong.append(error.told(unique))
                 continue
             future = _submit(queue, captioner, pixels)
             picture.thumbnail((_THUMBNAIL, _THUMBNAIL))

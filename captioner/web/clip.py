@@ -115,7 +115,7 @@ def _caption_clip(
             yield player, _progress(share), list(found), gr.update(visible=bool(found))
             player = gr.skip()  # once: a new one would begin anew
     except CaptionerError as error:
-        wrong = problem(str(error).replace(str(path), title))
+        wrong = problem(error.told(title))
     number = f"{len(found):,} scene{'' if len(found) == 1 else 's'}. Click a picture to go there, a caption to edit it."
     said = f"<p class='sure' role='status'>{number}</p>" if found else ""
     yield gr.skip(), said + wrong, found, gr.update(visible=bool(found))
@@ -133,10 +133,9 @@ def _scenes(path: Path, captioner: Captioner, queue: ModelQueue) -> Iterator[flo
 
     def heard(share: float) -> None:
         if left.is_set() or queue.closed or time.monotonic() > until:
-            raise VideoError(
-                f"{path} was worked on for {PATIENCE / 60:g} minutes, the longest that this page works on a clip: "
-                "caption it with python -m captioner video, or give a smaller copy."
-            )
+            reason = f"was worked on for {PATIENCE / 60:g} minutes, the longest that this page works on a clip"
+            remedy = "caption it with python -m captioner video, or give a smaller copy"
+            raise VideoError(str(path), reason, remedy)
         news.put(share)
 
     def work() -> None:
