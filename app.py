@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             serve(create_app(captioners, options, queue), options.host, options.port)
     except CaptionerError as error:
-        print(error, file=sys.stderr)
+        print(error.told_with_flags(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         pass  # the usual way to stop it

@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(chosen)
     except CaptionerError as error:
-        print(error, file=sys.stderr)
+        print(error.told_with_flags(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

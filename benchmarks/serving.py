@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import httpx
 
-from captioner.images import find_images
 from captioner.options import MODELS
+from captioner.pictures import find_images
 
 
 class Load(NamedTuple):

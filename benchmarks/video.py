@@ -24,8 +24,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from captioner.images import find_images, read_image
 from captioner.options import VideoOptions
+from captioner.pictures import find_images, read_image
 from captioner.predictor import Captioner
 from captioner.video import caption_video, find_shots, open_clip
 

@@ -19,8 +19,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from captioner.errors import ArchiveError
-from captioner.files import write_atomically
-from captioner.images import MAX_BYTES, SUFFIXES
+from captioner.files import printable, write_atomically
+from captioner.pictures import MAX_BYTES, SUFFIXES
 
 MAX_FILES = 20_000
 """A zip of more files is refused: ten thousand photos, each with the companion that a Mac adds."""
@@ -221,4 +221,4 @@ def _too_many(path: Path) -> ArchiveError:
 def _shown(name: str) -> str:
     """A name for a message of one line."""
     name = name if len(name) <= 200 else f"{name[:200]}..."
-    return name if name.isprintable() and name else repr(name)
+    return printable(name)

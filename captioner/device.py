@@ -23,11 +23,10 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise OptionError(
-            f"--device is {name!r}, which is not there, or this torch was built without it: choose auto or cpu."
-        ) from error
+        reason = f"is {name!r}, which is not there, or this torch was built without it"
+        raise OptionError("device", reason, "choose auto or cpu", field="device") from error
     if device.type not in ("cpu", "cuda", "mps"):
-        raise OptionError(f"--device is {name!r}: choose auto, cpu, cuda, cuda:N or mps.")
+        raise OptionError("device", f"is {name!r}", "choose auto, cpu, cuda, cuda:N or mps", field="device")
     return device
 
 
@@ -53,7 +52,8 @@ def pick_precision(precision: str, device: torch.device) -> str:
     Raises OptionError for any other name.
     """
     if precision not in PRECISIONS:
-        raise OptionError(f"--precision is {precision!r}: choose {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}.")
+        remedy = f"choose {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+        raise OptionError("precision", f"is {precision!r}", remedy, field="precision")
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -10,13 +10,41 @@
     ├── TrainingError     training cannot go on
     └── BusyError         too much is waiting already
 
-A message says what was wrong, with the value, and what to do next, in one sentence that a user can act on. The
-doors (`app.py`, `train.py`, the command line, the page) print it without a traceback.
+A message says what was wrong, with the value, and what to do next, in one sentence that a user can act on. It is made
+of parts, so that each door (`app.py`, `train.py`, the command line, the page, the API) can call the subject by the name
+that its own users know: an option by its flag, an upload by its file's name. No door shows a traceback.
 """
 
 
 class CaptionerError(Exception):
     """The root: whatever can be explained to the user in one sentence."""
+
+    def __init__(self, *parts: str, field: str | None = None, flag: str | None = None) -> None:
+        """The subject, what is wrong with it and, where something can be done, what; or the whole sentence alone.
+
+        `field` is the option that it depends on, by its name in Python; `flag` the one on the command line, where it is
+        another word.
+        """
+        super().__init__(*parts)
+        self.subject, self.reason, self.remedy = ("", *parts, "") if len(parts) == 1 else (*parts, "")[:3]
+        self.field = field
+        self.flag = flag or (f"--{field.replace('_', '-')}" if field else None)
+
+    def told(self, subject: str | None = None) -> str:
+        """The sentence, about the same thing by another name; one without parts stays as it is."""
+        if not self.subject:
+            return self.reason
+        remedy = f": {self.remedy}" if self.remedy else ""
+        return f"{self.subject if subject is None else subject} {self.reason}{remedy}."
+
+    def told_with_flags(self) -> str:
+        """The sentence as the command line says it."""
+        if self.flag is None:
+            return str(self)
+        return self.told(self.flag) if self.subject == self.field else f"{str(self).removesuffix('.')} ({self.flag})."
+
+    def __str__(self) -> str:
+        return self.told()
 
 
 class OptionError(CaptionerError):

@@ -1,9 +1,52 @@
-"""Files that are written whole or not at all."""
+"""Files: opened only where they are ordinary ones, written whole or not at all, and named in one line."""
 
+import contextlib
+import io
 import os
+import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from captioner.errors import CaptionerError
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A file's name for a message of one line: control characters and undecodable bytes are escaped."""
+    text = os.fsdecode(path)
+    return text if text.isprintable() and text else repr(text)
+
+
+def open_ordinary(path: str | os.PathLike[str], what: str, error: type[CaptionerError]) -> io.FileIO:
+    """Opens an ordinary file, unbuffered, to read a picture or a clip (`what`) from it.
+
+    Raises `error` where there is none, where it may not be read, and for folders, devices and pipes, which could wait
+    for ever.
+    """
+    with explained(path, what, error):
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise error(printable(path), f"is a folder, not a {what}", f"give the path of a {what} in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise error(printable(path), "is a device or a pipe, not a file", f"save the {what} to a file first")
+        return open(path, "rb", buffering=0)
+
+
+@contextlib.contextmanager
+def explained(path: str | os.PathLike[str], what: str, error: type[CaptionerError]) -> Iterator[None]:
+    """Turns what the system says about reading a file into one sentence of the class `error`."""
+    name = printable(path)
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as reason:
+        if "://" in name:
+            raise error(name, "is a web address", f"download the {what} and give the file's path") from reason
+        raise error(name, "does not exist", "check the path") from reason
+    except PermissionError as reason:
+        raise error(name, "may not be read by this user", "change its permissions") from reason
+    except (OSError, ValueError) as reason:  # ValueError: a zero byte in the path
+        said = (reason.strerror if isinstance(reason, OSError) else None) or reason
+        raise error(name, f"cannot be read ({said})", "check the path and the disk") from reason
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from captioner.decoder import Decoder
 from captioner.encoder import Encoder
-from captioner.images import normalise
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions
+from captioner.pictures import normalise
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class CaptionModel(nn.Module):
         return super().train(mode)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W), uint8, fitted by `images.to_tensor` -> features (B, R, C)."""
+        """Pixels (B, 3, H, W), uint8, fitted by `pictures.to_tensor` -> features (B, R, C)."""
         return self.encoder(normalise(pixels, self.options.image))
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:

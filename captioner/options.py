@@ -70,13 +70,12 @@ class _Checked:
             value, rule = getattr(self, field.name), field.metadata
             if value is None:
                 continue
-            named = _flag(field)
             if rule["choices"] and value not in rule["choices"]:
-                raise OptionError(f"{named} is {value!r}: choose one of {', '.join(rule['choices'])}.")
+                raise _wrong(type(self), field.name, f"is {value!r}", f"choose one of {', '.join(rule['choices'])}")
             if rule["minimum"] is not None and not value >= rule["minimum"]:
-                raise OptionError(f"{named} is {value}: it must be at least {rule['minimum']}.")
+                raise _wrong(type(self), field.name, f"is {value}", f"it must be at least {rule['minimum']}")
             if rule["maximum"] is not None and not value <= rule["maximum"]:
-                raise OptionError(f"{named} is {value}: it must be at most {rule['maximum']}.")
+                raise _wrong(type(self), field.name, f"is {value}", f"it must be at most {rule['maximum']}")
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,8 @@ class DecoderOptions(_Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.attention == "dot" and self.hidden_size % self.heads:
-            raise OptionError(
-                f"--heads is {self.heads}, not a divisor of --hidden-size {self.hidden_size}: add --heads with one."
-            )
+            reason = f"is {self.heads}, not a divisor of the hidden size, {self.hidden_size}"
+            raise _wrong(DecoderOptions, "heads", reason, "choose one")
 
 
 @dataclass(frozen=True)
@@ -178,10 +176,8 @@ class SearchOptions(_Checked):
     def check_model(self, *, reverse: bool) -> None:
         """Raises OptionError where the right-to-left decoder of a model that has none (`reverse`) is to be asked."""
         if self.rerank and not reverse:
-            raise OptionError(
-                f"--rerank is {self.rerank}, but the model has no right-to-left decoder: set it to 0, or choose a "
-                "model that has one."
-            )
+            reason = f"is {self.rerank}, but the model has no right-to-left decoder"
+            raise _wrong(SearchOptions, "rerank", reason, "set it to 0, or choose a model that has one")
 
 
 @dataclass(frozen=True)
@@ -207,10 +203,8 @@ class VideoOptions(_Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.longest < self.shortest:
-            raise OptionError(
-                f"--longest-gap is {self.longest}, less than --shortest-scene {self.shortest}: make it longer, or the "
-                "shortest scene shorter."
-            )
+            reason = f"is {self.longest}, less than the shortest scene, {self.shortest}"
+            raise _wrong(VideoOptions, "longest", reason, "make it longer, or the shortest scene shorter")
 
 
 @dataclass(frozen=True)
@@ -281,6 +275,11 @@ class WebOptions(_Checked):
     examples: str | None = option(
         None, "folder with example photos of your own (default: the ones that come with Gradio)", metavar="FOLDER"
     )
+
+
+def _wrong(cls: type, name: str, reason: str, remedy: str) -> OptionError:
+    """What is wrong with a field."""
+    return OptionError(name, reason, remedy, field=name, flag=flag(cls, name))
 
 
 def flag(cls: type, name: str) -> str:

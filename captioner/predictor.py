@@ -17,8 +17,8 @@ from captioner.checkpoint import ModelFile, load_model, model_path
 from captioner.device import keep_memory, pick_device, pick_precision
 from captioner.errors import ImageError
 from captioner.generation import caption_features, explain_features
-from captioner.images import ImageSource, to_tensor
 from captioner.options import MODELS, ImageOptions, SearchOptions
+from captioner.pictures import ImageSource, to_tensor
 
 BATCH = 16
 """Pictures that go through the network together."""
@@ -102,7 +102,7 @@ class Captioner:
     ) -> Caption | list[Caption]:
         """One picture in, one Caption out; a list of pictures in, a list of Captions out.
 
-        A picture is a path, the bytes of a file, a PIL image or a NumPy array (see `images.read_image`). `search`
+        A picture is a path, the bytes of a file, a PIL image or a NumPy array (see `pictures.read_image`). `search`
         defaults to what the model file carries. Raises ImageError for a picture that cannot be read.
         """
         if not isinstance(images, list | tuple):

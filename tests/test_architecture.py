@@ -1,6 +1,8 @@
 """The floors of the house: imports point down only, and some packages are known to one room only."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
-    {"errors", "options", "files", "captions"},
-    {"images", "text", "device", "formats"},
-    {"encoder", "decoder", "search"},
+    {"errors", "options", "files", "captions", "sureness"},
+    {"pictures", "text", "device", "formats"},
+    {"encoder", "decoder", "search", "sequences"},
     {"model"},
     {"checkpoint", "datasets", "metrics", "archives"},
     {"generation"},
@@ -23,6 +25,7 @@ FLOORS = [  # from the ground up; rooms of one floor do not import each other
 ABOVE = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 ALLOWED_NEIGHBOURS = {
     ("options", "errors"),  # an option that is wrong is an error
+    ("files", "errors"),  # and so is a file that cannot be read
 }
 ONLY_IN = {
     "gradio": "web",
@@ -82,6 +85,15 @@ def test_packages_stay_in_their_rooms(path):
     for name in imports(path):
         home = ONLY_IN.get(name.split(".")[0])
         assert home is None or home == room_of(path), f"{path.name} imports {name}"
+
+
+def test_captioning_reads_no_data_sets():
+    """Whoever captions pictures does not load the readers of data sets, nor what trains and scores."""
+    script = "import sys, captioner.predictor; print(sorted(n for n in sys.modules if n.startswith('captioner.')))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "captioner.predictor" in done.stdout
+    for room in ("datasets", "training", "metrics", "evaluation", "formats", "video"):
+        assert f"captioner.{room}" not in done.stdout
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())

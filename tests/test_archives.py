@@ -75,7 +75,7 @@ def deflated(data):
 
 
 def test_pictures_come_sorted_with_relative_names(tmp_path):
-    """Each with its very bytes, from any depth, by the endings that `images` knows; `len` says how many."""
+    """Each with its very bytes, from any depth, by the endings that `pictures` knows; `len` says how many."""
     path = zipped(tmp_path / "photos.zip", ("b/x.PNG", b"2"), ("./b//a.jpeg", b"1"), ("b/", b""), ("ä/日本.webp", b"4"), ("c\\d.heic", b"3"))  # fmt: skip
     pictures = ZippedPictures(path)
     assert len(pictures) == 4

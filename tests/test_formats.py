@@ -17,31 +17,30 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from captioner.datasets import load_dataset
-from captioner.datasets.dataset import CaptionedImage, Row
+from captioner.datasets.dataset import CaptionedImage
 from captioner.datasets.results import match_results
-from captioner.datasets.table import read_csv, read_jsonl
-from captioner.formats import CaptionedFile, coco_results, csv_lines, json_lines, text_sidecars, xmp_sidecars
+from captioner.formats import coco_results, csv_lines, json_lines, read_csv, read_jsonl, text_sidecars, xmp_sidecars
+from captioner.formats.rows import Row
 
 TEXT = st.text(max_size=30) | st.text("=+-@＝'\",;\t\r\n\u2028\x00\ud800 a", max_size=8)
 PICTURES = st.lists(
-    st.builds(
-        CaptionedFile,
+    st.tuples(
         st.tuples(st.sampled_from(["", "a/", "./", "="]), TEXT, st.sampled_from([".jpg", ".png", ".jpg.png"])).map(
             "".join
         ),
         TEXT,
     ),
     max_size=6,
-    unique_by=lambda one: one.name,
+    unique_by=lambda one: one[0],
 )
 AWKWARD = [
-    CaptionedFile("a.jpg", "A dog runs."),
-    CaptionedFile("deep/er/b c.jpg", "A sign: \"Stop, or 'else'\";"),
-    CaptionedFile("café 日本 🐕.png", "Ein Hündchen, ganz naß; 犬"),
-    CaptionedFile("c.png", "Two lines,\r\nof which\nthe last\rends"),
-    CaptionedFile('=HYPERLINK("http.example")+cmd.jpg', "=1+1"),
-    CaptionedFile("-1.jpg", "@home"),
-    CaptionedFile(",.jpg", "+++"),
+    ("a.jpg", "A dog runs."),
+    ("deep/er/b c.jpg", "A sign: \"Stop, or 'else'\";"),
+    ("café 日本 🐕.png", "Ein Hündchen, ganz naß; 犬"),
+    ("c.png", "Two lines,\r\nof which\nthe last\rends"),
+    ('=HYPERLINK("http.example")+cmd.jpg', "=1+1"),
+    ("-1.jpg", "@home"),
+    (",.jpg", "+++"),
 ]
 
 
@@ -55,12 +54,15 @@ def written(text):
 
 def rows(pictures, *, strip=True):
     """What the own-folder reader makes of names and captions; it strips names that nothing stands before."""
-    names = [written(one.name).replace("\\", "/") for one in pictures]
     return [
-        Row(PurePosixPath(name.strip() if strip else name).as_posix(), written(one.caption).strip())
-        for name, one in zip(names, pictures, strict=True)
-        if written(one.caption).strip()
+        Row(PurePosixPath(name.strip() if strip else name).as_posix(), caption.strip())
+        for name, caption in ((written(name).replace("\\", "/"), written(caption)) for name, caption in pictures)
+        if caption.strip()
     ]
+
+
+def objects(pictures):
+    return ({"image": name, "caption": caption} for name, caption in pictures)
 
 
 def saved(path, lines, encoding="utf-8"):
@@ -71,14 +73,14 @@ def saved(path, lines, encoding="utf-8"):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_a_csv_is_a_folder_of_ones_own(tmp_path, encoding):
     """`train.py` and `evaluate` read names and captions exactly, with commas, quotes, lines, accents and formulas."""
-    for one in AWKWARD:
-        path = tmp_path / one.name
+    for name, _ in AWKWARD:
+        path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(path)
     file = saved(tmp_path / "captions.csv", csv_lines(AWKWARD), encoding)
     data = load_dataset(tmp_path)
     assert data.problems == ()
-    assert {image.name: image.captions for image in data.images} == {one.name: (one.caption,) for one in AWKWARD}
+    assert {image.name: image.captions for image in data.images} == {name: (caption,) for name, caption in AWKWARD}
     assert all(image.source.is_file() for image in data.images)
     assert file.read_text(encoding).splitlines()[:2] == ["image,caption", "a.jpg,A dog runs."]
 
@@ -102,29 +104,27 @@ def test_no_cell_is_a_formula(pictures):
 @given(PICTURES)
 def test_every_json_line_is_read_back(tmp_path_factory, pictures):
     """The own-folder reader finds the same names and captions."""
-    file = saved(tmp_path_factory.mktemp("jsonl") / "captions.jsonl", json_lines(pictures))
+    file = saved(tmp_path_factory.mktemp("jsonl") / "captions.jsonl", json_lines(objects(pictures)))
     assert [row for row in read_jsonl(file) if isinstance(row, Row)] == rows(pictures)
 
 
 def test_json_lines_say_how_sure_the_model_was():
     """Probability and alternatives stand there where they are known, and only there."""
-    lines = json_lines(
-        [CaptionedFile("a.jpg", "A dog.", 0.61234567, ("A cat.", "Dogs.")), CaptionedFile("b.jpg", "Mine.")]
-    )
-    assert [json.loads(line) for line in lines] == [
+    known = [
         {"image": "a.jpg", "caption": "A dog.", "word_probability": 0.6123, "alternatives": ["A cat.", "Dogs."]},
         {"image": "b.jpg", "caption": "Mine."},
     ]
+    assert [json.loads(line) for line in json_lines(known)] == known
 
 
 def test_rows_come_as_soon_as_their_pictures():
     """A thousand captions need not be there before the first is written."""
 
     def pictures():
-        yield CaptionedFile("a.jpg", "A.")
+        yield "a.jpg", "A."
         raise AssertionError("asked for the second picture")
 
-    for lines, first in ((csv_lines(pictures()), 1), (json_lines(pictures()), 0)):
+    for lines, first in ((csv_lines(pictures()), 1), (json_lines(objects(pictures())), 0)):
         assert "a.jpg" in [next(lines) for _ in range(first + 1)][-1]
 
 
@@ -144,7 +144,7 @@ def test_rows_come_as_soon_as_their_pictures():
 )
 def test_the_image_id(name, image_id):
     """COCO's number where the file's name is COCO's, elsewhere the file's name."""
-    assert json.loads(coco_results([CaptionedFile(name, "A.")])) == [{"image_id": image_id, "caption": "A."}]
+    assert json.loads(coco_results([(name, "A.")])) == [{"image_id": image_id, "caption": "A."}]
 
 
 def test_image_ids_are_never_shared():
@@ -158,7 +158,7 @@ def test_image_ids_are_never_shared():
         "c/2.jpg",
         "3.jpg",
     ]
-    ids = [entry["image_id"] for entry in json.loads(coco_results([CaptionedFile(name, "A.") for name in names]))]
+    ids = [entry["image_id"] for entry in json.loads(coco_results([(name, "A.") for name in names]))]
     assert ids == [
         "000000000007.jpg",
         "COCO_val2014_000000000007.jpg",
@@ -176,16 +176,16 @@ def test_evaluate_reads_results_of_coco(tmp_path):
     references = [{"image_id": image["id"], "caption": "A dog."} for image in images]
     (tmp_path / "captions_val2017.json").write_text(json.dumps({"images": images, "annotations": references}))
     data = load_dataset(tmp_path / "captions_val2017.json")
-    files = [CaptionedFile(f"photos/{image['file_name']}", f"Dog {image['id']}, 犬") for image in images]
+    files = [(f"photos/{image['file_name']}", f"Dog {image['id']}, 犬") for image in images]
     got = match_results(Path("r.json"), json.loads(coco_results(files)), data.images)
     assert got == {"val2017/000000000007.jpg": "Dog 7, 犬", "val2017/000000391895.jpg": "Dog 391895, 犬"}
 
 
 def test_evaluate_reads_results_of_ones_own_folder():
     """By the name in captions.csv, wherever below the folder the pictures lie."""
-    names = [one.name for one in AWKWARD] + ["x/same.jpg", "y/same.jpg"]
+    names = [name for name, _ in AWKWARD] + ["x/same.jpg", "y/same.jpg"]
     images = [CaptionedImage(name, name, Path(name), ("A.",), "val") for name in names]
-    files = [CaptionedFile(name, f"Of {name}") for name in names]
+    files = [(name, f"Of {name}") for name in names]
     got = match_results(Path("r.json"), json.loads(coco_results(files)), images)
     assert got == {name: f"Of {name}" for name in names}
 
@@ -193,7 +193,7 @@ def test_evaluate_reads_results_of_ones_own_folder():
 def test_a_text_file_beside_each_photo():
     """photo.txt, and photo.jpg.txt where another picture would have photo.txt too."""
     names = ["a.jpg", "b/a.jpg", "c.jpg", "c.png", "D.jpg", "d.webp", "e.jpg", "e.png", "e.jpg.png", "f.tar.gif"]
-    sidecars = dict(text_sidecars([CaptionedFile(name, f"{name}, é") for name in names]))
+    sidecars = dict(text_sidecars([(name, f"{name}, é") for name in names]))
     assert list(sidecars) == [
         *("a.txt", "b/a.txt", "c.jpg.txt", "c.png.txt", "D.jpg.txt", "d.webp.txt"),
         *("e.jpg.txt", "e.png.txt", "e.jpg.png.txt", "f.tar.txt"),
@@ -204,14 +204,12 @@ def test_a_text_file_beside_each_photo():
 @given(st.lists(st.tuples(st.sampled_from("aA/"), st.sampled_from(["", ".jpg", ".png", ".txt"]), st.sampled_from([".jpg", ".PNG", ".txt", ""])).map(lambda t: f"x{''.join(t)}"), unique_by=str.casefold))  # fmt: skip
 def test_no_sidecar_is_lost(names):
     """As many different names as pictures, on systems too that do not tell a from A."""
-    pictures = [
-        CaptionedFile(PurePosixPath(name).as_posix(), name) for name in names if PurePosixPath(name).as_posix() == name
-    ]
+    pictures = [(PurePosixPath(name).as_posix(), name) for name in names if PurePosixPath(name).as_posix() == name]
     for sidecars in (list(text_sidecars(pictures)), list(xmp_sidecars(pictures))):
         assert len({name.casefold() for name, _ in sidecars}) == len(pictures)
-        for one, (name, content) in zip(pictures, sidecars, strict=True):
-            assert PurePosixPath(name).parent == PurePosixPath(one.name).parent
-            assert one.caption in content
+        for (photo, caption), (name, content) in zip(pictures, sidecars, strict=True):
+            assert PurePosixPath(name).parent == PurePosixPath(photo).parent
+            assert caption in content
 
 
 @given(PICTURES)
@@ -219,15 +217,15 @@ def test_every_xmp_file_is_xml_that_says_the_caption(pictures):
     """Description and alt text, each a language alternative with the default."""
     rdf = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
     fields = ["{http://purl.org/dc/elements/1.1/}description", "{http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/}AltTextAccessibility"]  # fmt: skip
-    for one, (name, content) in zip(pictures, xmp_sidecars(pictures), strict=True):
-        assert name.endswith(f"{PurePosixPath(one.name).suffix}.xmp")
+    for (photo, caption), (name, content) in zip(pictures, xmp_sidecars(pictures), strict=True):
+        assert name.endswith(f"{PurePosixPath(photo).suffix}.xmp")
         description = ElementTree.fromstring(content.encode()).find(f"{rdf}RDF/{rdf}Description")
         assert description.get(f"{rdf}about") == ""
         assert [field.tag for field in description] == fields
         for field in description:
             (item,) = field.findall(f"{rdf}Alt/{rdf}li")
             assert item.get("{http://www.w3.org/XML/1998/namespace}lang") == "x-default"
-            assert (item.text or "") == written(one.caption)
+            assert (item.text or "") == written(caption)
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png"])
@@ -246,10 +244,10 @@ def test_exiftool_puts_the_sidecars_into_the_photos(tmp_path, kind):
     before = Image.open(photo)
     before.load()
     assert before.info["xmp"].decode() == others
-    for name, content in xmp_sidecars([CaptionedFile(photo.name, 'A "dog" & a 犬,\nrunning')]):
+    for name, content in xmp_sidecars([(photo.name, 'A "dog" & a 犬,\nrunning')]):
         (tmp_path / name).write_text(content, encoding="utf-8")
     command = "exiftool -r -ext jpg -ext png -tagsfromfile %d%f.%e.xmp -xmp:all".split()
-    assert " ".join(command) in sys.modules["captioner.formats"].__doc__
+    assert " ".join(command) in sys.modules["captioner.formats.sidecars"].__doc__
     subprocess.run([*command, tmp_path], check=True, capture_output=True)
     after = Image.open(photo)
     after.load()

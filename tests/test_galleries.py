@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import threading
 import time
 import zipfile
@@ -198,7 +199,11 @@ def test_downloads(visitor: Visitor) -> None:
         ["image", "caption"],
         ["a/b.jpg", 'Say "hi"'],
     ]
-    assert download(visitor, "jsonl", PHOTO).text.count("\n") == 1
+    sure = download(visitor, "jsonl", {**PHOTO, "probability": 0.61234567}, {"name": "c.jpg", "caption": "Mine"})
+    assert [json.loads(line) for line in sure.text.splitlines()] == [
+        {"image": "a/b.jpg", "caption": 'Say "hi"', "word_probability": 0.6123, "alternatives": ["Hi"]},
+        {"image": "c.jpg", "caption": "Mine"},
+    ]
     assert download(visitor, "coco", PHOTO).json()[0]["caption"] == 'Say "hi"'
     with zipfile.ZipFile(io.BytesIO(download(visitor, "txt", PHOTO).content)) as archive:
         assert archive.namelist() == ["a/b.txt"]

@@ -154,7 +154,7 @@ def test_no_image_no_caption(ask, features):
 def test_a_model_that_reads_one_way_cannot_be_asked_for_the_other(small_file):
     """One sentence that says which option it is and what to do."""
     features = torch.randn(1, 4, small_file.model.encoder.channels)
-    with pytest.raises(OptionError, match=r"^--rerank is 0\.5, but the model has no right-to-left decoder: .*\.$"):
+    with pytest.raises(OptionError, match=r"^rerank is 0\.5, but the model has no right-to-left decoder: .*\.$"):
         caption_features(small_file.model, features, small_file.vocabulary, SearchOptions(rerank=0.5))
 
 

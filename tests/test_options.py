@@ -13,6 +13,7 @@ from captioner.options import (
     TrainingOptions,
     VideoOptions,
     add_arguments,
+    flag,
     from_dict,
     given,
     to_dict,
@@ -32,20 +33,23 @@ def test_options_survive_json(cls):
 @pytest.mark.parametrize(
     ("cls", "values", "message"),
     [
-        (ImageOptions, {"fit": "stretch"}, "--fit is 'stretch': choose one of squash, crop, pad"),
-        (ImageOptions, {"size": 3}, "--image-size is 3: it must be at least 16"),
-        (SearchOptions, {"beam_size": 0}, "--beam-size is 0"),
-        (SearchOptions, {"length_penalty": float("nan")}, "--length-penalty is nan"),
-        (DecoderOptions, {"heads": 3}, "--heads is 3"),
-        (DecoderOptions, {"hidden_size": 300}, "not a divisor of --hidden-size 300"),
-        (VideoOptions, {"longest": 0.5}, "--longest-gap is 0.5, less than --shortest-scene 1.0"),
+        (ImageOptions, {"fit": "stretch"}, "fit is 'stretch': choose one of squash, crop, pad"),
+        (ImageOptions, {"size": 3}, "size is 3: it must be at least 16"),
+        (SearchOptions, {"beam_size": 0}, "beam_size is 0"),
+        (SearchOptions, {"length_penalty": float("nan")}, "length_penalty is nan"),
+        (DecoderOptions, {"heads": 3}, "heads is 3"),
+        (DecoderOptions, {"hidden_size": 300}, "not a divisor of the hidden size, 300"),
+        (VideoOptions, {"longest": 0.5}, "longest is 0.5, less than the shortest scene, 1.0"),
         (TrainingOptions, {"label_smoothing": 1.5}, "at most 0.9"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_would_be_right(cls, values, message):
-    """The message has the flag, the value, and what to choose instead."""
-    with pytest.raises(OptionError, match=message.replace("(", r"\(")):
+    """The message has the field, the value, and what to choose instead; the command line's has the flag."""
+    with pytest.raises(OptionError, match=message.replace("(", r"\(")) as caught:
         cls(**values)
+    assert "--" not in str(caught.value)
+    if caught.value.field in values:
+        assert caught.value.told_with_flags().startswith(f"{flag(cls, caught.value.field)} is ")
 
 
 def test_a_field_from_the_future_is_refused():

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.text import _RESPELLING, PAD, SPECIAL_WORDS, UNKNOWN, Vocabulary, _scan, readable, tokenise
+from captioner.text import PAD, SPECIAL_WORDS, UNKNOWN, Vocabulary, readable, tokenise
+from captioner.text.tokens import _RESPELLING, _scan
 
 
 @pytest.mark.parametrize(

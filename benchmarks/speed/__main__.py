@@ -24,7 +24,7 @@ import torch
 from benchmarks.speed import folder, growth, search, start, training
 from benchmarks.speed.measure import Row, Setting, limits
 from captioner.device import keep_memory, pick_device
-from captioner.images import find_images
+from captioner.pictures import find_images
 
 SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
     "search": search.measure,

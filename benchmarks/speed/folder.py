@@ -13,8 +13,8 @@ from torch import Tensor
 
 from benchmarks.speed.measure import PRECISIONS, Row, Setting, dtype, fastest
 from captioner.generation import caption_features
-from captioner.images import normalise, to_tensor
 from captioner.options import MODELS, ImageOptions
+from captioner.pictures import normalise, to_tensor
 from captioner.predictor import BATCH, READERS, Captioner
 
 PHOTOS = 128

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from captioner.cli.parser import Commands, add_model
 from captioner.errors import ImageError
-from captioner.formats import CaptionedFile, coco_results, csv_lines
+from captioner.formats import coco_results, csv_lines
 from captioner.options import SearchOptions, add_arguments, given
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Captions the photos; 1 where some could not be read."""
     from tqdm import tqdm
 
-    from captioner.images import find_images
+    from captioner.pictures import find_images
     from captioner.predictor import Captioner
 
     photos: list[str] = []
@@ -88,8 +88,8 @@ def _lines(form: str, captions: "Iterable[tuple[str, Caption]]") -> Iterator[str
         return (f"{one_line(path)}\t{caption.text}" for path, caption in captions)
     if form == "json":
         return (json.dumps(_record(path, caption)) for path, caption in captions)
-    files = (CaptionedFile(path, caption.text) for path, caption in captions)
-    return csv_lines(files) if form == "csv" else iter([coco_results(files)])
+    texts = ((path, caption.text) for path, caption in captions)
+    return csv_lines(texts) if form == "csv" else iter([coco_results(texts)])
 
 
 def _record(path: str, caption: "Caption") -> dict[str, Any]:

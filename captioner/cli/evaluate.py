@@ -85,8 +85,8 @@ def add(commands: Commands) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Scores the captions; 2 where a file could not be written, after everything else is done."""
     _check(chosen)
-    from captioner.datasets.results import results_text
     from captioner.evaluation import compare, compare_with_people, evaluate
+    from captioner.formats import results_of_ids
     from captioner.report.scores import Comparison, Report, record, table
 
     also = _also(chosen)
@@ -96,7 +96,7 @@ def run(chosen: argparse.Namespace) -> int:
         images, results = _match(chosen, data, split, entries, check_pictures=captioner is not None)
     ours = _caption(captioner, images) if captioner else results[chosen.results]
     # Before anything else can go wrong: captioning may have taken an hour.
-    written = _write(chosen.predictions, lambda: results_text(images, ours))
+    written = _write(chosen.predictions, lambda: results_of_ids((image.image_id, ours[image.name]) for image in images))
 
     evaluation = evaluate(images, [ours[image.name] for image in images], also=also)
     report = Report(_facts(chosen, captioner, data, split, images), evaluation, chosen.resamples)
@@ -170,7 +170,8 @@ def _also(chosen: argparse.Namespace) -> "list[Measure]":
 def _read(chosen: argparse.Namespace) -> "tuple[Dataset, str, dict[Path, list[Any]]]":
     """The data set, the split to score, and the entries of the results files."""
     from captioner.datasets import load_dataset
-    from captioner.datasets.results import read_results, split_of
+    from captioner.datasets.results import split_of
+    from captioner.formats import read_results
 
     data = load_dataset(chosen.data)
     results = {path: read_results(path) for path in (chosen.results, chosen.compare) if path}

@@ -74,13 +74,14 @@ def _readable(path: str, scenes: "Iterator[Scene]", failed: list[str]) -> "Itera
     try:
         yield from scenes
     except VideoError as error:
-        print(error, file=sys.stderr)
+        print(error.told_with_flags(), file=sys.stderr)
         failed.append(path)
 
 
 def _texts(path: str, scenes: "Iterator[Scene]", form: str) -> Iterator[str]:
     """What is printed, as soon as it can be."""
-    from captioner.video import timestamp, to_records, to_srt, to_webvtt
+    from captioner.formats import timestamp, to_srt, to_webvtt
+    from captioner.video import to_records
 
     if form in ("vtt", "srt"):
         if whole := list(scenes):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from captioner.datasets import coco, flickr, table
 from captioner.datasets.check import check_dataset, summarise
-from captioner.datasets.dataset import ALL, SPLITS, CaptionedImage, Dataset, Problem, join, split_name
+from captioner.datasets.dataset import ALL, CaptionedImage, Dataset, join
 from captioner.errors import DataError
+from captioner.formats.rows import SPLITS, Problem, split_name
 
 __all__ = [
     "ALL",

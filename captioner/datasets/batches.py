@@ -14,9 +14,9 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from captioner.datasets.dataset import CaptionedImage
-from captioner.images import fit, read_image, to_tensor
 from captioner.options import ImageOptions
-from captioner.text import END, PAD, START, Vocabulary, tokenise
+from captioner.pictures import fit, read_image, to_tensor
+from captioner.text import END, START, Vocabulary, tokenise
 
 
 def encode_captions(
@@ -37,17 +37,6 @@ def encode_captions(
                 captions.append([START, *ids, END] if len(ids) <= max_words else [START, *ids[:max_words]])
         encoded.append(captions)
     return encoded
-
-
-def stack_captions(captions: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Ids of the captions of B images -> tokens (B, K, T), int64, filled up with <pad>."""
-    most = max(map(len, captions))
-    longest = max(len(ids) for group in captions for ids in group)
-    tokens = torch.full((len(captions), most, longest), PAD)
-    for row, group in enumerate(captions):
-        for column, ids in enumerate(group):
-            tokens[row, column, : len(ids)] = torch.tensor(ids)
-    return tokens
 
 
 def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
@@ -95,7 +84,7 @@ def load_pixels(
         return
     # Threads, since Pillow lets others run while it decodes: forked processes would keep a copy of every page of a
     # training run's memory that changes after the fork, and double it. What they read is stacked outside of them, since
-    # a thread that calls torch gets helpers of its own (see images.to_tensor).
+    # a thread that calls torch gets helpers of its own (see pictures.to_tensor).
     pool = ThreadPoolExecutor(workers)
     try:
         ahead: deque[Future[list[Tensor]]] = deque()

@@ -9,18 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from captioner.datasets.dataset import (
-    MISSING,
-    SAME_BYTES,
-    SPLITS,
-    UNREADABLE,
-    CaptionedImage,
-    Dataset,
-    Problem,
-    split_name,
-)
+from captioner.datasets.dataset import MISSING, SAME_BYTES, UNREADABLE, CaptionedImage, Dataset
 from captioner.errors import DataError, ImageError
-from captioner.images import read_image
+from captioner.formats.rows import SPLITS, Problem, split_name
+from captioner.pictures import read_image
 
 SHOWN = 10
 

@@ -11,21 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from captioner.datasets.dataset import (
-    MALFORMED,
-    Dataset,
-    Draft,
-    Problem,
-    find_picture,
-    finish,
-    only,
-    picture_folders,
-    picture_name,
-    plain_text,
-    read_json,
-    split_name,
-)
+from captioner.datasets.dataset import Dataset, Draft, find_picture, finish, only, picture_folders
 from captioner.errors import DataError
+from captioner.formats.rows import MALFORMED, Problem, picture_name, plain_text, read_json, split_name
 
 KARPATHY_FILES = ("dataset_coco.json", "dataset_flickr8k.json", "dataset_flickr30k.json")
 HELD_OUT = 1 / 25  # of COCO's 118,287 training pictures: about as many as val2017 has

@@ -5,21 +5,19 @@ Readers open caption files, never pictures: a `Dataset` may name pictures that a
 """
 
 import hashlib
-import json
 import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from PIL.Image import Image
 
 from captioner.errors import DataError
-from captioner.images import SUFFIXES
+from captioner.formats.rows import SPLITS, Problem, Row, split_name
+from captioner.pictures import SUFFIXES
 
-SPLITS = ("train", "val", "test")
 ALL = "all"
 """The pictures of every split."""
 
@@ -29,13 +27,7 @@ UNCAPTIONED = "picture without captions"
 UNPLACED = "picture without a split"
 TWO_SPLITS = "picture in two splits"
 SAME_BYTES = "same picture under two names in two splits"
-MALFORMED = "malformed row"
 
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", "restval"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 # Where the known downloads put their pictures; "" is the data set's own folder.
 _PICTURE_FOLDERS = (
     *("", "images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset"),
@@ -62,14 +54,6 @@ class CaptionedImage:
     split: str
     author: str = ""
     origin: str = ""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that keeps a picture or a row out of the data set: what is wrong, and with which one."""
-
-    kind: str
-    name: str
 
 
 @dataclass(frozen=True)
@@ -156,14 +140,6 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
     return Dataset("joined", path, images, problems, (), tuple(datasets))
 
 
-def split_name(text: str) -> str:
-    """`train`, `val` or `test` for any of their usual names; raises DataError for anything else."""
-    try:
-        return _SPLIT_NAMES[text.strip().lower()]
-    except KeyError:
-        raise DataError(f"There is no split {text!r}: the splits are {', '.join(SPLITS)}.") from None
-
-
 def hold_out(names: Iterable[str], share: float) -> set[str]:
     """About `share` (0..1) of the names, chosen by hash: the same ones in any order and on any machine.
 
@@ -189,16 +165,6 @@ class Draft:
     source: Path
     captions: list[str] = field(default_factory=list)
     splits: set[str] = field(default_factory=set)
-    author: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One caption as a file gives it; `split` and `author` are "" where the row names none."""
-
-    name: str
-    caption: str
-    split: str = ""
     author: str = ""
 
 
@@ -274,51 +240,6 @@ def uncaptioned(root: Path, drafts: dict[str, Draft]) -> list[Problem]:
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in SUFFIXES and path not in named and not path.name.startswith(".")
     ]
-
-
-def picture_name(value: Any) -> str:
-    """A picture's name as a path with forward slashes, or "" where `value` cannot be one."""
-    text = plain_text(value)
-    return PurePosixPath(text.replace("\\", "/")).as_posix() if text else ""
-
-
-def plain_text(value: Any) -> str:
-    """`value` stripped, or "" where it is no text that could be written to a file."""
-    if not isinstance(value, str):
-        return ""
-    try:
-        value.encode()  # JSON can smuggle in half a surrogate pair
-    except UnicodeEncodeError:
-        return ""
-    return value.strip()
-
-
-def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        DataError: it cannot be read, or is not UTF-8.
-
-    """
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        byte = error.start
-        raise DataError(f"{file} is not UTF-8 text (byte {byte:,} is wrong): save it as UTF-8.") from None
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}.") from None
-
-
-def read_json(file: Path) -> Any:
-    """What a JSON file holds; raises DataError where it is no JSON."""
-    text = read_text(file)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise DataError(f"{file} is not whole JSON ({where}: {error.msg}): download or write it again.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} cannot be read as JSON: {error}.") from None
 
 
 def only(files: Sequence[Path]) -> Path | None:

@@ -9,24 +9,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from captioner.datasets.dataset import (
-    MALFORMED,
-    SPLITS,
-    Dataset,
-    Draft,
-    Problem,
-    Row,
-    find_picture,
-    finish,
-    gather,
-    only,
-    picture_folders,
-    picture_name,
-    read_text,
-    uncaptioned,
-)
-from captioner.datasets.table import HELD_OUT, read_csv
-from captioner.images import SUFFIXES
+from captioner.datasets.dataset import Dataset, Draft, find_picture, finish, gather, only, picture_folders, uncaptioned
+from captioner.datasets.table import HELD_OUT
+from captioner.formats.rows import MALFORMED, SPLITS, Problem, Row, picture_name, read_text
+from captioner.formats.tables import read_csv
+from captioner.pictures import SUFFIXES
 
 CAPTION_FILES = {
     "Flickr8k.token.txt": "flickr8k",

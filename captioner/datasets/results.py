@@ -1,31 +1,23 @@
-"""Captions in COCO's results format: what a system says of each image, to be scored.
+"""The captions of a results file (`formats.coco`) and the images of a data set, brought together to be scored.
 
-A JSON list of {"image_id": ..., "caption": ...} (https://cocodataset.org/#format-results). The id is COCO's number or,
-where a data set has none, the file's name; a number may be written as text, and COCO's pictures by their file's name.
+The id is COCO's number or, where a data set has none, the file's name; a number may be written as text, and COCO's
+pictures by their file's name.
 """
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.datasets.check import summarise
-from captioner.datasets.dataset import ALL, CaptionedImage, Dataset, Problem, plain_text, read_json
+from captioner.datasets.dataset import ALL, CaptionedImage, Dataset
 from captioner.errors import DataError
+from captioner.formats.rows import Problem, plain_text
 
 MISSING = "image without a result"
 REPEATED = "image with several results"
 UNKNOWN = "result for an image that is not among those to score"
 MALFORMED = "malformed result"
-
-
-def read_results(path: Path) -> list[Any]:
-    """The entries of a results file, as they are; raises DataError where it holds none."""
-    entries = read_json(path)
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f'{path} holds no results: they are a JSON list of {{"image_id": ..., "caption": ...}}.')
-    return entries
 
 
 def split_of(entries: Sequence[Any], data: Dataset) -> str:
@@ -91,12 +83,6 @@ def match_results(
             raise DataError(f"{found}\nNothing is left to score: mend the file.")
         report(f"{found}\nGoing on with {len(kept):,} of {len(images):,} images.")
     return kept
-
-
-def results_text(images: Sequence[CaptionedImage], captions: Mapping[str, str]) -> str:
-    """A results file's content: the caption of each image, by the image's name, in the order of `images`."""
-    entries = [{"image_id": image.image_id, "caption": captions[image.name]} for image in images]
-    return json.dumps(entries, ensure_ascii=False)
 
 
 def _key(entry: Any) -> str:

@@ -7,29 +7,11 @@ stand in a column `captions_by`, here or in a `sources.csv` beside it that has t
 
 import csv
 import io
-import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from captioner.datasets.dataset import (
-    MALFORMED,
-    UNPLACED,
-    Dataset,
-    Problem,
-    Row,
-    finish,
-    gather,
-    only,
-    picture_folders,
-    picture_name,
-    plain_text,
-    read_text,
-    split_name,
-    uncaptioned,
-)
-from captioner.errors import DataError
+from captioner.datasets.dataset import UNPLACED, Dataset, finish, gather, only, picture_folders, uncaptioned
+from captioner.formats.rows import Problem, picture_name, plain_text, read_text
+from captioner.formats.tables import read_csv, read_jsonl
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.txt")
 HELD_OUT = 1 / 10
@@ -70,74 +52,3 @@ def _authors(file: Path) -> dict[str, str]:
         for row in rows
         if {"image", "captions_by"} <= row.keys()
     }
-
-
-def read_csv(file: Path) -> Iterator[Row | Problem]:
-    """The rows of a csv file, parted by comma, semicolon or tab as its first line is; malformed ones as problems.
-
-    Raises:
-        DataError: the file is not UTF-8, or its first line does not name the columns.
-
-    """
-    text = read_text(file)
-    header, *rows = re.split(r"\r\n|\r|\n", text, maxsplit=1)
-    for delimiter in (",", ";", "\t"):
-        columns = [column.strip().strip('"').lower() for column in header.split(delimiter)]
-        if {"image", "caption"} <= set(columns):
-            break
-    else:
-        wanted = "the columns `image,caption` and, if wanted, `split`"
-        raise DataError(f"The first line of {file} is {header[:80]!r}: it must name {wanted}.")
-    # Strict: a quote that never closes is an error here, where the csv module would silently swallow the rows after it.
-    lines = io.StringIO("".join(rows), newline="")
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-    while True:
-        first = reader.line_num + 2
-        try:
-            fields = next(reader, None)
-            if fields is None:
-                return
-            if not any(map(str.strip, fields)):
-                continue
-            if len(fields) > len(columns) and columns[-1] == "caption":
-                # Commas that nobody quoted belong to the caption, where it comes last.
-                fields[len(columns) - 1 :] = [f"{delimiter} ".join(fields[len(columns) - 1 :])]
-            if len(fields) != len(columns):
-                raise DataError(f"{len(fields)} fields for {len(columns)} columns")
-            row = _row(dict(zip(columns, fields, strict=True)))
-        except (csv.Error, DataError) as error:
-            last = reader.line_num + 1
-            where = f"line {first}" if last <= first else f"lines {first} to {last}"
-            yield Problem(MALFORMED, f"{file.name}, {where} ({_reason(error)})")
-        else:
-            yield row
-
-
-def read_jsonl(file: Path) -> Iterator[Row | Problem]:
-    """The rows of a file with one JSON object a line; malformed ones as problems."""
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield _row(json.loads(line))
-        except (ValueError, RecursionError, DataError) as error:
-            yield Problem(MALFORMED, f"{file.name}, line {number} ({_reason(error)})")
-
-
-def _row(fields: Any) -> Row:
-    """A row from its fields by column; raises DataError, which says what is wrong with it."""
-    if not isinstance(fields, dict):
-        raise DataError("not an object with `image` and `caption`")
-    name, caption, split = picture_name(fields.get("image")), fields.get("caption"), fields.get("split")
-    if not name:
-        raise DataError("no image")
-    if not isinstance(caption, str) or not plain_text(caption):
-        raise DataError("no caption")
-    if not isinstance(split, str | None):
-        raise DataError("the split is no text")
-    split = split_name(split) if split and split.strip() else ""
-    return Row(name, plain_text(caption), split, plain_text(fields.get("captions_by")))
-
-
-def _reason(error: Exception) -> str:
-    return str(error).rstrip(".")

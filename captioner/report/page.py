@@ -22,9 +22,9 @@ import numpy as np
 from captioner import __version__
 from captioner.errors import ImageError
 from captioner.evaluation import Difference, Evaluation
-from captioner.images import read_image
 from captioner.metrics.bootstrap import SEED
 from captioner.metrics.degeneration import repeats, unfinished
+from captioner.pictures import read_image
 from captioner.report.scores import Report, habits, warnings
 from captioner.text import TOKENISER, tokenise
 

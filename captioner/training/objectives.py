@@ -5,10 +5,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from captioner.datasets.batches import stack_captions
 from captioner.decoder import Decoder
 from captioner.device import autocast
 from captioner.options import TrainingOptions
+from captioner.sequences import stack_captions
 from captioner.training.likelihood import caption_loss
 from captioner.training.self_critical import NEVER, Sampler
 

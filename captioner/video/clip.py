@@ -13,7 +13,6 @@ import errno
 import io
 import math
 import os
-import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,13 +25,14 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from captioner import images
+from captioner import pictures
 from captioner.errors import VideoError
-from captioner.options import VideoOptions, flag
+from captioner.files import explained, open_ordinary, printable
+from captioner.options import VideoOptions
 
 MAX_PIXELS = 40_000_000
 """A clip with bigger frames is refused. 8K has 33 million; a decoder holds a dozen frames and more, so that the pixels
-allowed for one photo (`images.MAX_PIXELS`) would be gigabytes here, which a file of a few kilobytes can claim."""
+allowed for one photo (`pictures.MAX_PIXELS`) would be gigabytes here, which a file of a few kilobytes can claim."""
 
 SMALL = 16
 """Side of the small copies by which frames are compared, in pixels."""
@@ -44,7 +44,7 @@ _LOCKS = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,asf,flv,ogg,gif", "p
 
 _KNOWN = "MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV, Ogg or GIF"
 
-_DAMAGED = "is damaged or cut short, so that nothing of it can be shown: fetch it again."
+_DAMAGED = ("is damaged or cut short, so that nothing of it can be shown", "fetch it again")
 
 _FORGIVEN = 1.0
 """Seconds that a clip may end before the length its header gives, or go back in time, before it means something."""
@@ -82,12 +82,15 @@ def open_clip(path: str | os.PathLike[str], options: VideoOptions | None = None)
     Raises VideoError where the path leads to no file, or the file is no clip, has no video, is longer than
     `options.max_minutes` or has frames of more than MAX_PIXELS.
     """
-    name = images.printable(path)
-    with _open_file(path, name) as file:
-        start = file.read(64)
+    name = printable(path)
+    with _File(open_ordinary(path, "clip", VideoError)) as file:
+        with explained(path, "clip", VideoError):
+            start = file.read(64)
+        if not start:
+            raise VideoError(name, "is empty (0 bytes)", "fetch it again")
         file.seek(0)
         if found := _no_clip(start):
-            raise VideoError(f"{name} {found}")
+            raise VideoError(name, *found)
         try:
             # A file object, not a name: FFmpeg has nothing to take for an address. What the file itself may name is
             # shut out three times: by the list of formats, by a list of protocols with none on it, and by `_refuse`.
@@ -95,13 +98,13 @@ def open_clip(path: str | os.PathLike[str], options: VideoOptions | None = None)
                 file,
                 "r",
                 container_options=_LOCKS,
-                options={"max_pixels": str(images.MAX_PIXELS)},  # for what is decoded while opening
+                options={"max_pixels": str(pictures.MAX_PIXELS)},  # for what is decoded while opening
                 metadata_errors="ignore",
                 io_open=_refuse,
             )
         except Exception as error:  # FFmpegError, and whatever else reading goes wrong with
-            what = _DAMAGED if _is_clip(start) else f"is not a clip in a format known here ({_KNOWN}): save it as MP4."
-            raise VideoError(f"{name} {what}") from error
+            unknown = (f"is not a clip in a format known here ({_KNOWN})", "save it as MP4")
+            raise VideoError(name, *(_DAMAGED if _is_clip(start) else unknown)) from error
         with container:
             clip = Clip(container, file, name, options or VideoOptions())
             try:
@@ -116,8 +119,8 @@ class Clip:
     name: str
     duration: float | None
     """Seconds, as the header says, or None where it does not."""
-    damage: str | None = None
-    """A sentence about what could not be read; to be asked when there are no more frames."""
+    damage: VideoError | None = None
+    """What could not be read; to be asked when there are no more frames."""
     share: float = 0.0
     """How much of the clip has been read, 0..1: by time or, where the header gives no duration, by bytes."""
 
@@ -127,27 +130,24 @@ class Clip:
         self.name = name
         self._container, self._file = container, file
         self._limit = 60 * options.max_minutes
-        self._too_long = (
-            f"lasts longer than the {options.max_minutes:g} minutes allowed: cut it, or allow more "
-            f"({flag(VideoOptions, 'max_minutes')})."
-        )
+        reason = f"lasts longer than the {options.max_minutes:g} minutes allowed"
+        self._too_long = VideoError(name, reason, "cut it, or allow more", field="max_minutes")
         videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not videos:
-            raise VideoError(f"{name} has no moving pictures, only sound or a cover: give a clip that has.")
+            raise VideoError(name, "has no moving pictures, only sound or a cover", "give a clip that has")
         self._stream = videos[0]
         decoder = self._stream.codec_context
         if decoder is None:
-            raise VideoError(f"{name} is coded in a way that is not known here: save it as MP4 with H.264 first.")
+            raise VideoError(name, "is coded in a way that is not known here", "save it as MP4 with H.264 first")
         if decoder.width * decoder.height > MAX_PIXELS:
-            raise VideoError(
-                f"{name} has frames of {decoder.width} x {decoder.height} pixels, more than the "
-                f"{MAX_PIXELS // 10**6} million allowed: save a smaller copy."
-            )
+            size = f"{decoder.width} x {decoder.height} pixels"
+            reason = f"has frames of {size}, more than the {MAX_PIXELS // 10**6} million allowed"
+            raise VideoError(name, reason, "save a smaller copy")
         decoder.options = {"max_pixels": str(MAX_PIXELS)}  # a clip may change its size on the way
         decoder.thread_type = "AUTO"
         self.duration = container.duration / av.time_base if container.duration and container.duration > 0 else None
         if self.duration is not None and self.duration > self._limit:
-            raise VideoError(f"{name} {self._too_long}")
+            raise self._too_long
         # Pixels of old cameras and discs are not square.
         self._aspect = float(self._stream.sample_aspect_ratio or 1)
         self._turn: Image.Transpose | None = None
@@ -170,7 +170,7 @@ class Clip:
                 yield Moment(waiting[0], time, *waiting[1:])
             waiting, end = (time, small, partial(self._picture, frame, at_least)), until
         if not waiting:
-            raise VideoError(f"{self.name} {_DAMAGED}")
+            raise VideoError(self.name, *_DAMAGED)
         if not self.damage and self.duration:
             end = max(end, self.duration)  # the last picture stands until the sound is over
         self.share = 1.0
@@ -189,7 +189,7 @@ class Clip:
             if time <= last:  # out of order, or twice
                 continue
             if time >= self._limit:
-                self.damage = f"{self.name} {self._too_long}"
+                self.damage = self._too_long
                 return
             length = frame.duration * base if frame.duration and base else usual
             last, end = time, time + float(length)
@@ -205,14 +205,11 @@ class Clip:
             yield time, end, frame, small.to_ndarray()
         self._reached = max(self._reached, end)
         if self.duration and self._reached < self.duration - _FORGIVEN:
-            self.damage = (
-                f"{self.name} breaks off after {self._reached:.1f} of {self.duration:.1f} seconds: what comes before "
-                "can be shown; fetch it again for the rest."
-            )
+            reason = f"breaks off after {self._reached:.1f} of {self.duration:.1f} seconds"
+            self.damage = VideoError(self.name, reason, "what comes before can be shown; fetch it again for the rest")
         elif self._lost:
-            self.damage = (
-                f"{self.name} is damaged in places: what could be decoded can be shown; fetch it again for the rest."
-            )
+            remedy = "what could be decoded can be shown; fetch it again for the rest"
+            self.damage = VideoError(self.name, "is damaged in places", remedy)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         """Whatever frames the decoder makes of the packets, damaged ones left out."""
@@ -281,38 +278,16 @@ class _File(io.BufferedReader):
             return -errno.EINVAL
 
 
-def _open_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
-    """Opens an ordinary file; anything else is a VideoError."""
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise VideoError(f"{name} is a folder, not a clip: give the path of a clip in it.")
-        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
-            raise VideoError(f"{name} is a device or a pipe, not a file: save the clip to a file first.")
-        if not status.st_size:
-            raise VideoError(f"{name} is empty (0 bytes): fetch it again.")
-        return _File(open(path, "rb", buffering=0))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if "://" in name:
-            raise VideoError(f"{name} is a web address: download the clip and give the file's path.") from error
-        raise VideoError(f"{name} does not exist: check the path.") from error
-    except PermissionError as error:
-        raise VideoError(f"{name} may not be read by this user: change its permissions.") from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise VideoError(f"{name} cannot be read ({reason}): check the path and the disk.") from error
-
-
-def _no_clip(start: bytes) -> str | None:
+def _no_clip(start: bytes) -> tuple[str, str] | None:
     """What a file is that begins so, if it is something else that FFmpeg would make a clip of."""
     if (
         start.startswith((b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*"))
         or (start.startswith(b"RIFF") and start[8:12] == b"WEBP")
         or (start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
     ):
-        return "is a picture, not a clip: caption it as a photo."
+        return "is a picture, not a clip", "caption it as a photo"
     if start.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith((b"#EXTM3U", b"ffconcat")):
-        return "is a list of other files, not a clip: give the clips themselves."
+        return "is a list of other files, not a clip", "give the clips themselves"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Shots in, scenes out: each with its caption, neighbours of one caption joined; and the subtitles made of them.
+"""Shots in, scenes out: each with its caption, neighbours of one caption joined.
 
 Knows nothing of how a clip is decoded or a caption is found.
 """
@@ -13,7 +13,6 @@ from typing import Any
 from PIL import Image
 
 from captioner.captions import Caption, record
-from captioner.errors import VideoError
 from captioner.options import SearchOptions, VideoOptions
 from captioner.predictor import BATCH, Captioner
 from captioner.video.clip import Clip, Moment, open_clip
@@ -34,6 +33,11 @@ class Scene:
     thumbnail: bytes = field(repr=False)
     """The picture that was captioned, as a JPEG of at most THUMBNAIL pixels a side: some ten kilobytes."""
 
+    @property
+    def text(self) -> str:
+        """What the scene's subtitle says."""
+        return self.caption.text
+
 
 def caption_video(
     path: str | os.PathLike[str],
@@ -53,12 +57,12 @@ def caption_video(
     """
     options = options or VideoOptions()
     with open_clip(path, options) as clip:
-        at_least = 2 * (captioner.image.detail or captioner.image.size)  # as images.to_tensor does
+        at_least = 2 * (captioner.image.detail or captioner.image.size)  # as pictures.to_tensor does
         moments = clip.frames(at_least=at_least)
         shots = find_shots(_watched(moments, clip, progress) if progress else moments, options)
         yield from merge_repeats(_captioned(shots, captioner, search))
         if clip.damage:
-            raise VideoError(clip.damage)
+            raise clip.damage
 
 
 def merge_repeats(scenes: Iterable[Scene]) -> Iterator[Scene]:
@@ -89,32 +93,6 @@ def to_records(scenes: Iterable[Scene]) -> list[dict[str, Any]]:
     ]
 
 
-def to_webvtt(scenes: Iterable[Scene]) -> str:
-    """The captions as a WebVTT file (W3C, *WebVTT: The Web Video Text Tracks Format*); an empty one is left out."""
-    cues = [
-        f"\n{timestamp(scene.start)} --> {timestamp(scene.end)}\n{text}\n"
-        for scene in scenes
-        if (text := _one_line(scene).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-    ]
-    return "WEBVTT\n" + "".join(cues)
-
-
-def to_srt(scenes: Iterable[Scene]) -> str:
-    """The captions as an SRT file (SubRip). It knows no escapes: `<` and `>` become `‹` and `›`."""
-    said = [(scene, text) for scene in scenes if (text := _one_line(scene).replace("<", "‹").replace(">", "›"))]
-    cues = [
-        f"{number}\n{timestamp(scene.start)} --> {timestamp(scene.end)}\n".replace(".", ",") + f"{text}\n"
-        for number, (scene, text) in enumerate(said, start=1)
-    ]
-    return "\n".join(cues)
-
-
-def timestamp(seconds: float) -> str:
-    """Hours, minutes, seconds and thousandths, as subtitles have them: 00:01:05.250."""
-    minutes, thousandths = divmod(round(1000 * seconds), 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{thousandths // 1000:02}.{thousandths % 1000:03}"
-
-
 def _captioned(shots: Iterator[Shot], captioner: Captioner, search: SearchOptions | None) -> Iterator[Scene]:
     """The shots with their captions, a batch of them at a time."""
     while batch := list(itertools.islice(shots, BATCH)):
@@ -139,8 +117,3 @@ def _thumbnail(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     small.save(file, "JPEG", quality=80)
     return file.getvalue()
-
-
-def _one_line(scene: Scene) -> str:
-    """The caption's text without the line ends that would end its cue."""
-    return " ".join(scene.caption.text.split())

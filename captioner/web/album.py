@@ -17,11 +17,11 @@ import gradio as gr
 from captioner.archives import ZippedPictures
 from captioner.captions import Caption
 from captioner.errors import ArchiveError, BusyError, CaptionerError, ImageError
-from captioner.images import read_image
+from captioner.pictures import read_image
 from captioner.predictor import BATCH, Captioner
 from captioner.web.downloads import MOST, PHOTOS, buttons
-from captioner.web.gallery import build_gallery, keep_picture
-from captioner.web.html import named, problem, problems, stopped
+from captioner.web.gallery import Card, build_gallery, keep_picture
+from captioner.web.html import problem, problems, stopped
 from captioner.web.queue import ModelQueue
 
 _THUMBNAIL = 320
@@ -108,9 +108,9 @@ def _caption_all(
         photo, future = waiting.popleft()
         try:
             found = future.result()
-            photo["caption"], photo["probability"] = found.text, found.word_probability
-            photo["alternatives"] = [other.text for other in found.alternatives]
-            photos.append(photo)
+            others = [other.text for other in found.alternatives]
+            card = Card(**photo, caption=found.text, probability=found.word_probability, alternatives=others)
+            photos.append(card.model_dump(exclude_unset=True))
         except CaptionerError as error:
             wrong.append(f"{photo['name']}: {error}")
 
@@ -131,7 +131,7 @@ def _caption_all(
                 pixels = captioner.read(data)
                 picture = read_image(data, at_least=_THUMBNAIL)
             except ImageError as error:
-                wrong.append(named(error, unique))
+                wrong.append(error.told(unique))
                 continue
             future = _submit(queue, captioner, pixels)
             picture.thumbnail((_THUMBNAIL, _THUMBNAIL))

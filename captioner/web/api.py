@@ -22,8 +22,8 @@ from starlette.types import Message
 
 from captioner.captions import Caption, record
 from captioner.errors import BusyError, CaptionerError, ImageError, OptionError
-from captioner.images import MAX_BYTES
-from captioner.options import SearchOptions, flag
+from captioner.options import SearchOptions
+from captioner.pictures import MAX_BYTES
 from captioner.predictor import Captioner
 from captioner.web.queue import ModelQueue
 
@@ -257,10 +257,7 @@ def _settings(captioners: Mapping[str, Captioner], values: dict[str, Any]) -> tu
         hint = f" (settings: {known})" if first["type"] == "extra_forbidden" else ""
         raise _Refusal(422, f"{place} is wrong: {first['msg']}{hint}.") from error
     except OptionError as error:
-        message = str(error)
-        for field in fields(SearchOptions):  # the command line's words
-            message = message.replace(flag(SearchOptions, field.name), field.name)
-        raise _Refusal(422, message) from error
+        raise _Refusal(422, str(error)) from error
     return name, search
 
 

@@ -21,7 +21,7 @@ from captioner.options import VideoOptions
 from captioner.predictor import Captioner
 from captioner.video import Scene, caption_video
 from captioner.web.downloads import CLIP, buttons
-from captioner.web.gallery import build_gallery, keep_picture
+from captioner.web.gallery import Card, build_gallery, keep_picture
 from captioner.web.html import problem, stopped
 from captioner.web.queue import ModelQueue
 
@@ -101,22 +101,21 @@ def _caption_clip(
     try:
         for news in _scenes(path, captioners[name], queue):
             if isinstance(news, Scene):
-                found.append(
-                    {
-                        "name": f"{_clock(news.start)} to {_clock(news.end)}",
-                        "path": keep_picture(gallery, news.thumbnail),
-                        "caption": news.caption.text,
-                        "file": title,
-                        "start": news.start,
-                        "end": news.end,
-                    }
+                card = Card(
+                    name=f"{_clock(news.start)} to {_clock(news.end)}",
+                    path=keep_picture(gallery, news.thumbnail),
+                    caption=news.text,
+                    file=title,
+                    start=news.start,
+                    end=news.end,
                 )
+                found.append(card.model_dump(exclude_unset=True))
             else:
                 share = news
             yield player, _progress(share), list(found), gr.update(visible=bool(found))
             player = gr.skip()  # once: a new one would begin anew
     except CaptionerError as error:
-        wrong = problem(str(error).replace(str(path), title))
+        wrong = problem(error.told(title))
     number = f"{len(found):,} scene{'' if len(found) == 1 else 's'}. Click a picture to go there, a caption to edit it."
     said = f"<p class='sure' role='status'>{number}</p>" if found else ""
     yield gr.skip(), said + wrong, found, gr.update(visible=bool(found))
@@ -134,10 +133,9 @@ def _scenes(path: Path, captioner: Captioner, queue: ModelQueue) -> Iterator[flo
 
     def heard(share: float) -> None:
         if left.is_set() or queue.closed or time.monotonic() > until:
-            raise VideoError(
-                f"{path} was worked on for {PATIENCE / 60:g} minutes, the longest that this page works on a clip: "
-                "caption it with python -m captioner video, or give a smaller copy."
-            )
+            reason = f"was worked on for {PATIENCE / 60:g} minutes, the longest that this page works on a clip"
+            remedy = "caption it with python -m captioner video, or give a smaller copy"
+            raise VideoError(str(path), reason, remedy)
         news.put(share)
 
     def work() -> None:

@@ -7,36 +7,33 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from captioner.archives import write_zip
-from captioner.captions import Caption
-from captioner.formats import CaptionedFile, coco_results, csv_lines, json_lines, text_sidecars, xmp_sidecars
-from captioner.video import Scene, to_srt, to_webvtt
+from captioner.formats import (
+    coco_results,
+    csv_lines,
+    json_lines,
+    text_sidecars,
+    to_srt,
+    to_webvtt,
+    xmp_sidecars,
+)
+from captioner.web.gallery import Card
 
 MOST = 2000
 """Most captions of a gallery: more make a page that a phone cannot hold; the command line has no such limit."""
-
-
-class Captioned(BaseModel):
-    """A picture of a gallery, with its caption as it stands there; a scene of a clip has its times, in seconds."""
-
-    name: str = Field(max_length=4096)
-    caption: str = Field(max_length=10_000)
-    probability: float | None = None
-    alternatives: list[str] = Field(default=[], max_length=100)
-    start: float = Field(default=0.0, ge=0, le=1e7)
-    end: float = Field(default=0.0, ge=0, le=1e7)
 
 
 class Export(BaseModel):
     """What a gallery asks to be made a file of."""
 
     format: str
-    captions: list[Captioned] = Field(min_length=1, max_length=MOST)
+    captions: list[Card] = Field(min_length=1, max_length=MOST)
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Format:
     file: str
     kind: str
     """The media type."""
-    write: Callable[[list[Captioned]], bytes]
+    write: Callable[[list[Card]], str | bytes]
 
 
 def buttons(formats: dict[str, Format], gallery: str) -> str:
@@ -72,60 +69,46 @@ def add_downloads(app: FastAPI) -> None:
         return Response(form.write(wanted.captions), media_type=form.kind, headers=headers)
 
 
-def _files(captions: list[Captioned]) -> list[CaptionedFile]:
-    return [CaptionedFile(one.name, one.caption, one.probability, tuple(one.alternatives)) for one in captions]
+def _texts(cards: list[Card]) -> list[tuple[str, str]]:
+    return [(one.name, one.caption) for one in cards]
 
 
-def _scenes(captions: list[Captioned]) -> list[Scene]:
-    return [Scene(one.start, one.end, Caption(one.caption, 0.0, (), 1.0), b"") for one in captions]
+def _csv(cards: list[Card]) -> bytes:
+    return "".join(f"{line}\r\n" for line in csv_lines(_texts(cards))).encode("utf-8-sig")  # for Excel
 
 
-def _csv(captions: list[Captioned]) -> bytes:
-    return "".join(f"{line}\r\n" for line in csv_lines(_files(captions))).encode("utf-8-sig")  # for Excel
+def _jsonl(cards: list[Card]) -> str:
+    return "".join(f"{line}\n" for line in json_lines(map(_known, cards)))
 
 
-def _jsonl(captions: list[Captioned]) -> bytes:
-    return "".join(f"{line}\n" for line in json_lines(_files(captions))).encode()
+def _known(card: Card) -> dict[str, Any]:
+    """What is known of a caption; where a person wrote it, nothing more than that."""
+    fields: dict[str, Any] = {"image": card.name, "caption": card.caption}
+    if card.probability is not None:
+        fields["word_probability"] = round(card.probability, 4)
+    if card.alternatives:
+        fields["alternatives"] = card.alternatives
+    return fields
 
 
-def _coco(captions: list[Captioned]) -> bytes:
-    return coco_results(_files(captions)).encode()
-
-
-def _text(captions: list[Captioned]) -> bytes:
-    return _zip(text_sidecars(_files(captions)))
-
-
-def _xmp(captions: list[Captioned]) -> bytes:
-    return _zip(xmp_sidecars(_files(captions)))
-
-
-def _vtt(captions: list[Captioned]) -> bytes:
-    return to_webvtt(_scenes(captions)).encode()
-
-
-def _srt(captions: list[Captioned]) -> bytes:
-    return to_srt(_scenes(captions)).encode()
-
-
-def _zip(entries: Iterable[tuple[str, str]]) -> bytes:
+def _zip(sidecars: Callable[[list[tuple[str, str]]], Iterable[tuple[str, str]]], cards: list[Card]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "captions.zip")
-        write_zip(path, entries)
+        write_zip(path, sidecars(_texts(cards)))
         return path.read_bytes()
 
 
 PHOTOS = {
     "csv": Format("CSV", "captions.csv", "text/csv", _csv),
     "jsonl": Format("JSON lines", "captions.jsonl", "application/jsonl", _jsonl),
-    "coco": Format("COCO results", "captions.json", "application/json", _coco),
-    "txt": Format("Text files", "captions-txt.zip", "application/zip", _text),
-    "xmp": Format("XMP sidecars", "captions-xmp.zip", "application/zip", _xmp),
+    "coco": Format("COCO results", "captions.json", "application/json", lambda cards: coco_results(_texts(cards))),
+    "txt": Format("Text files", "captions-txt.zip", "application/zip", lambda cards: _zip(text_sidecars, cards)),
+    "xmp": Format("XMP sidecars", "captions-xmp.zip", "application/zip", lambda cards: _zip(xmp_sidecars, cards)),
 }
 """For many photos."""
 
 CLIP = {
-    "vtt": Format("WebVTT", "captions.vtt", "text/vtt", _vtt),
-    "srt": Format("SRT", "captions.srt", "application/x-subrip", _srt),
+    "vtt": Format("WebVTT", "captions.vtt", "text/vtt", to_webvtt),
+    "srt": Format("SRT", "captions.srt", "application/x-subrip", to_srt),
 }
 """For a clip."""

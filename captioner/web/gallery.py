@@ -4,10 +4,33 @@ import secrets
 from pathlib import Path
 
 import gradio as gr
+from pydantic import BaseModel, Field
+
+
+class Card(BaseModel):
+    """A picture of a gallery with its caption, as the page shows it and, edited perhaps, sends it back."""
+
+    name: str = Field(max_length=4096)
+    path: str = ""
+    """Where its small picture lies, for the page alone."""
+    caption: str = Field(max_length=10_000)
+    probability: float | None = None
+    """How sure the model is of its words, 0..1; None where a person wrote them."""
+    alternatives: list[str] = Field(default=[], max_length=100)
+    file: str | None = None
+    """The clip that it is a scene of."""
+    start: float = Field(default=0.0, ge=0, le=1e7)
+    """Of a scene, in seconds."""
+    end: float = Field(default=0.0, ge=0, le=1e7)
+
+    @property
+    def text(self) -> str:
+        """What the scene's subtitle says."""
+        return self.caption
 
 
 def build_gallery(elem_id: str) -> gr.HTML:
-    """An empty gallery; its value is a list of {"name", "path", "caption", ...}."""
+    """An empty gallery; its value is a list of cards, as plain values."""
     return gr.HTML(
         [],
         html_template="<ol class='gallery'></ol>",

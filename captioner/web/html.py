@@ -23,12 +23,6 @@ def growing(text: str) -> str:
     return f"<p class='sentence growing' aria-busy='true'>{escape(text)}</p>"
 
 
-def named(error: Exception, name: str) -> str:
-    """What is wrong with a file, by its name: "the picture is not a picture" would be an odd thing to read."""
-    message = str(error)
-    return f"{name} {message.removeprefix('the picture ')}" if message.startswith("the picture ") else message
-
-
 def stopped(progress: str) -> str:
     """What stands in the progress bar's place after a stop; where none ran, all is as it was."""
     return _STOPPED if "<progress" in progress else progress

@@ -17,10 +17,10 @@ from PIL import Image
 
 from captioner.captions import record
 from captioner.errors import CaptionerError, ImageError, OptionError
-from captioner.images import find_images, read_image, seen
 from captioner.options import WebOptions
+from captioner.pictures import find_images, read_image, seen
 from captioner.predictor import Captioner
-from captioner.web.html import EMPTY, explained, growing, named, problem, searched
+from captioner.web.html import EMPTY, explained, growing, problem, searched
 from captioner.web.queue import ModelQueue
 from captioner.web.settings import Settings, build_settings, chosen
 
@@ -183,7 +183,7 @@ def _caption(
     except OptionError as error:  # a slider's box was emptied to type another number, say: the photo stays
         yield gr.skip(), problem(str(error)), ""
     except ImageError as error:
-        yield None, problem(named(error, "This file")), ""
+        yield None, problem(error.told("This file")), ""
     except CaptionerError as error:
         yield gr.skip(), problem(str(error)), ""
 
@@ -192,7 +192,7 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ImageError("the picture is no longer here: upload it again.") from error
+        raise ImageError("the picture", "is no longer here", "upload it again") from error
 
 
 def _small(picture: Image.Image) -> Image.Image:

@@ -31,8 +31,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import captioner
 from captioner.errors import OptionError
-from captioner.images import MAX_BYTES
 from captioner.options import WebOptions
+from captioner.pictures import MAX_BYTES
 from captioner.predictor import Captioner
 from captioner.web.api import add_api
 from captioner.web.downloads import add_downloads

@@ -13,6 +13,23 @@ from captioner.predictor import Captioner
 METHODS = {"Greedy": "beam", "Beam": "beam", "Diverse": "diverse", "Sampling": "sample"}
 """How the page calls the ways to search, and what `SearchOptions.method` calls them; greedy is a beam of one."""
 
+_SLIDERS = {
+    "beam_size": ("Beam size", 1, 10, 1, "How many sentences it follows at a time, or writes."),
+    "max_length": ("Longest caption", 1, 50, 1, "In words."),
+    "length_penalty": (
+        *("Length penalty", 0, 2, 0.1),
+        "0 ranks by the probability of the sentence; higher, longer ones win.",
+    ),
+    "rerank": (
+        *("Right to left", 0, 1, 0.05),
+        "How much a second decoder, which reads sentences from their end, counts in choosing one.",
+    ),
+    "diversity": ("Diversity", 0, 5, 0.1, "What it costs to say what an earlier sentence says there."),
+    "temperature": ("Temperature", 0.1, 2, 0.05, "Below 1, likely words become likelier; above, rarer."),
+    "nucleus": ("Nucleus", 0.05, 1, 0.05, "Only the likeliest words with this much probability together are drawn."),
+}
+"""The fields of SearchOptions that have a slider: how the page calls them, least and greatest value, step, meaning."""
+
 _EXPLAINED = {
     "Greedy": "Takes the likeliest word each time.",
     "Beam": "Follows several sentences at a time and keeps the most probable.",
@@ -49,35 +66,8 @@ def build_settings(captioners: Mapping[str, Captioner], side: str) -> Settings:
         first = _method(captioner.file.search)
         method = gr.Radio(list(METHODS), value=first, label="Search", info=_EXPLAINED[first], elem_id=f"method{side}")
         sliders = [
-            gr.Slider(1, 10, step=1, label="Beam size", info="How many sentences it follows at a time, or writes."),
-            gr.Slider(1, 50, step=1, label="Longest caption", info="In words."),
-            gr.Slider(
-                0,
-                2,
-                step=0.1,
-                label="Length penalty",
-                info="0 ranks by the probability of the sentence; higher, longer ones win.",
-            ),
-            gr.Slider(
-                0,
-                1,
-                step=0.05,
-                label="Right to left",
-                info="How much a second decoder, which reads sentences from their end, counts in choosing one.",
-            ),
-            gr.Slider(
-                0, 5, step=0.1, label="Diversity", info="What it costs to say what an earlier sentence says there."
-            ),
-            gr.Slider(
-                0.1, 2, step=0.05, label="Temperature", info="Below 1, likely words become likelier; above, rarer."
-            ),
-            gr.Slider(
-                0.05,
-                1,
-                step=0.05,
-                label="Nucleus",
-                info="Only the likeliest words with this much probability together are drawn.",
-            ),
+            gr.Slider(low, high, step=step, label=label, info=info)
+            for label, low, high, step, info in _SLIDERS.values()
         ]
         for slider, update in zip(sliders, _sliders(captioner, first), strict=True):
             slider.value, slider.maximum, slider.visible = update["value"], update["maximum"], update["visible"]
@@ -125,21 +115,20 @@ def _sliders(captioner: Captioner, method: str) -> list[dict[str, Any]]:
     """Value, greatest value and visibility of each slider, for a model's file and the chosen method."""
     search, reverse = captioner.file.search, captioner.file.model.options.reverse
     several = method != "Greedy"
-    columns: list[tuple[str, float, bool]] = [
-        ("beam_size", 10, several),
-        ("max_length", 50, True),
-        ("length_penalty", 2, several),
-        ("rerank", 1, several and reverse),
-        ("diversity", 5, method == "Diverse"),
-        ("temperature", 2, method == "Sampling"),
-        ("nucleus", 1, method == "Sampling"),
-    ]
-    values = {name: getattr(search, name) for name, _, _ in columns}
+    visible = {
+        "length_penalty": several,
+        "beam_size": several,
+        "rerank": several and reverse,
+        "diversity": method == "Diverse",
+        "temperature": method == "Sampling",
+        "nucleus": method == "Sampling",
+    }
+    values = {name: getattr(search, name) for name in _SLIDERS}
     if search.beam_size == 1:  # for whoever goes on to another method
         values["beam_size"] = SearchOptions().beam_size
     return [
-        {"value": values[name], "maximum": max(most, values[name]), "visible": visible}
-        for name, most, visible in columns
+        {"value": values[name], "maximum": max(most, values[name]), "visible": visible.get(name, True)}
+        for name, (_, _, most, _, _) in _SLIDERS.items()
     ]
 
 
@@ -165,8 +154,10 @@ def chosen(captioners: Mapping[str, Captioner], values: tuple[Any, ...]) -> tupl
             temperature=temperature,
             nucleus=nucleus,
         )
-    except (OptionError, TypeError, ValueError, OverflowError, KeyError) as error:
+        options.check_model(reverse=captioner.file.model.options.reverse)
+    except OptionError as error:
+        label = _SLIDERS[error.field][0] if error.field in _SLIDERS else None
+        raise OptionError(error.told(label)) from error
+    except (TypeError, ValueError, OverflowError, KeyError) as error:
         raise OptionError("The settings are numbers in their sliders' ranges: set them again.") from error
-    if options.rerank and not captioner.file.model.options.reverse:
-        raise OptionError("This model does not read from right to left: set that share to 0.")
     return captioner, options

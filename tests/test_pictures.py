@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, features
 
-from captioner import images
+from captioner import pictures
 from captioner.errors import ImageError
-from captioner.images import find_images, fit, normalise, read_image, seen, to_tensor
 from captioner.options import FITS, ImageOptions
+from captioner.pictures import find_images, fit, normalise, read_image, reading, seen, to_tensor
 from tests.hostile import encoded, noise, png, png_chunk, write_hostile_files
 
 COCO = Path(__file__).parents[2] / "shared" / "data" / "coco" / "val2017"
@@ -223,7 +223,7 @@ def test_16_bits_are_scaled_not_clipped(mode: str) -> None:
     expected = (levels.astype(int) + 128) // 257
     native = Image.fromarray(levels)
     if mode in ("PNG", "TIFF"):
-        source: images.ImageSource = encoded(native, mode)
+        source: pictures.ImageSource = encoded(native, mode)
     elif mode == "PGM":
         source = b"P5 30 20 65535\n" + levels.astype(">u2").tobytes()
     elif mode == "array":
@@ -447,7 +447,7 @@ def test_no_program_is_started_for_a_picture(hostile: dict[str, Path], monkeypat
     for name in ("postscript.eps", "postscript.jpg", "document.pdf"):
         with pytest.raises(ImageError, match="PostScript"):
             read_image(hostile[name])
-    assert "EPS" not in images._FORMATS
+    assert "EPS" not in reading._FORMATS
 
 
 def test_paths_that_lead_to_no_file(tmp_path: Path) -> None:
@@ -486,7 +486,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_limit_on_pixels_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture of just the limit is read, one more column is not, before a pixel is decoded."""
-    monkeypatch.setattr(images, "MAX_PIXELS", 64 * 48)
+    monkeypatch.setattr(reading, "MAX_PIXELS", 64 * 48)
     assert read_image(encoded(noise(64, 48), "PNG")).size == (64, 48)
     monkeypatch.setattr(ImageFile.ImageFile, "load", None)
     with pytest.raises(ImageError, match="65 x 48"):
@@ -513,7 +513,7 @@ def test_odd_but_sound_files_are_read_in_silence(capfd: pytest.CaptureFixture[st
         with pytest.raises(UserWarning, match="APNG"):
             Image.open(io.BytesIO(odd))
         assert difference(read_image(odd), gradient()) == 0
-    code = "import sys; from captioner.images import read_image; print(read_image(sys.stdin.buffer.read()).size)"
+    code = "import sys; from captioner.pictures import read_image; print(read_image(sys.stdin.buffer.read()).size)"
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], input=odd, capture_output=True, cwd=root, check=True)
     assert (done.stdout.decode().strip(), done.stderr.decode()) == ("(60, 40)", "")
@@ -745,7 +745,7 @@ def test_a_thread_that_reads_has_no_helpers() -> None:
     script = (
         "import os, threading, time, torch\n"
         "from PIL import Image\n"
-        "from captioner.images import to_tensor\n"
+        "from captioner.pictures import to_tensor\n"
         "from captioner.options import ImageOptions\n"
         "torch.set_num_threads(2)\n"
         "def read():\n"
@@ -824,8 +824,8 @@ def test_find_images_in_no_folder(tmp_path: Path) -> None:
 def test_suffixes_are_those_that_can_be_read() -> None:
     """No suffix is promised whose format is not read: each is one of Pillow's for those formats, or HEIC's."""
     Image.init()
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in (*images._FORMATS, "MPO")}
-    assert known | {".heic", ".heif", ".hif", ".avif"} >= images.SUFFIXES
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in (*reading._FORMATS, "MPO")}
+    assert known | {".heic", ".heif", ".hif", ".avif"} >= pictures.SUFFIXES
 
 
 # Real photos

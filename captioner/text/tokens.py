@@ -1,26 +1,18 @@
-"""Captions as text: tokens from a sentence, ids from tokens, a readable sentence from tokens.
+"""A sentence as tokens.
 
-Training, evaluation and serving all come through here, so a word is the same word everywhere. This module knows no
-torch and no nltk.
-
-The tokens are those of the COCO evaluation protocol (Chen et al. 2015, "Microsoft COCO Captions", section 3):
+They are those of the COCO evaluation protocol (Chen et al. 2015, "Microsoft COCO Captions", section 3):
 Penn-Treebank tokens (Marcus et al. 1993) in lower case, punctuation dropped, as the protocol's own tool writes them
 (Stanford CoreNLP 3.4.1, PTBTokenizer). The rules below were found by watching what that tool answers to text;
 `tests/test_tokeniser_parity.py` holds them against it, and lists where the two are known to differ.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from unicodedata import category
 
 TOKENISERS = ("ptb-1", "ptb-2")
 """Every version of the rules in `tokenise` so far, the present one last; model files carry theirs."""
 TOKENISER = TOKENISERS[-1]
-
-PAD, START, END, UNKNOWN = 0, 1, 2, 3
-SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
 
 # What words are made of. Every character outside ASCII counts as a letter here: `_Respelling` has set the others apart.
 _LETTER = r"[^\x00-@\[-`{-\x7f‘-”]"
@@ -210,91 +202,3 @@ def _is_known(character: str) -> bool:
 
 
 _RESPELLING = _Respelling()
-
-_BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}"}
-_ESCAPE = re.compile("-[lr][rsc]b-")
-_JOINS_BEFORE = re.compile("'(?:[smd]|ll|re|ve)|n't|-r[rsc]b-|%|[?!]+")
-_JOINS_AFTER = re.compile(r"-l[rsc]b-|\$|'t|y['’]")
-_JOINED_PAIRS = frozenset(["can not", "gim me", "gon na", "got ta", "lem me", "wan na"])
-
-
-def readable(words: Sequence[str]) -> str:
-    """A sentence for people: clitics joined ("the dog 's": "the dog's"), brackets as such, the first letter a capital.
-
-    `tokenise` gives the words back, in any order a model writes them; where joining would change them, a space stays.
-    The exception is words that no text has there: a "y'" alone, say, which comes from "y'all" only, or two quotes.
-    """
-    for sentence in _attempts(words):
-        if tokenise(sentence) == list(words):
-            break
-    return sentence
-
-
-def _attempts(words: Sequence[str]) -> Iterator[str]:
-    """Sentences for words, the best one first; not every one tokenises to them."""
-    natural = ""
-    previous = ""
-    for word in words:
-        natural += _space(previous, word) + _people_write(word)
-        previous = word
-    yield natural[:1].upper() + natural[1:]
-    yield natural
-    careful = ""
-    previous = ""
-    for word in words:
-        text = _people_write(word)
-        wanted = [*tokenise(careful), word]
-        # Capitals for "at&t"; a comma behind an initial at the end, whose point would be the sentence's, and between
-        # numbers that would run together.
-        usual = _space(previous, word) + text
-        others = (f" {text}", f" {text.title()}", f" {text.upper()}", f" {text},", f", {text}")
-        fitting = (addition for addition in (usual, *others) if tokenise(careful + addition) == wanted)
-        careful += next(fitting, usual)
-        previous = word
-    careful = careful.strip()
-    yield careful[:1].upper() + careful[1:]
-    yield careful
-    yield " ".join(_people_write(word) for word in words)
-
-
-def _people_write(word: str) -> str:
-    return _ESCAPE.sub(lambda match: _BRACKETS[match[0]], word)
-
-
-def _space(previous: str, word: str) -> str:
-    """What stands between two words."""
-    joined = _JOINS_BEFORE.fullmatch(word) or _JOINS_AFTER.fullmatch(previous) or f"{previous} {word}" in _JOINED_PAIRS
-    return "" if joined or not previous else " "
-
-
-class Vocabulary:
-    """The words a model can write, each with its id (its position).
-
-    The first four are `<pad>`, `<start>`, `<end>` and `<unk>`. A model file carries its vocabulary; it is built once,
-    from the training captions, and never rebuilt.
-    """
-
-    def __init__(self, words: Sequence[str]) -> None:
-        """Takes every word in id order, the four special ones first; raises ValueError otherwise."""
-        if tuple(words[:4]) != SPECIAL_WORDS or len(set(words)) != len(words):
-            raise ValueError(f"A vocabulary starts with {' '.join(SPECIAL_WORDS)} and holds each word once.")
-        self.words = tuple(words)
-        self._ids = {word: number for number, word in enumerate(words)}
-
-    @classmethod
-    def build(cls, captions: Iterable[Iterable[str]], *, min_count: int) -> "Vocabulary":
-        """The vocabulary of tokenised captions: words used at least `min_count` times, the most used first."""
-        counts = Counter(word for caption in captions for word in caption)
-        kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
-        return cls((*SPECIAL_WORDS, *(word for word in kept if word not in SPECIAL_WORDS)))
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def encode(self, words: Iterable[str]) -> list[int]:
-        """Ids of words; a word outside the vocabulary becomes `<unk>`."""
-        return [self._ids.get(word, UNKNOWN) for word in words]
-
-    def decode(self, ids: Iterable[int]) -> list[str]:
-        """Words of ids."""
-        return [self.words[number] for number in ids]

@@ -1,0 +1,28 @@
+"""Any picture a user may have, as RGB pixels; and the one way those pixels become the encoder's input.
+
+    photo -> read_image -> upright sRGB -> fit -> to_tensor -> normalise
+
+Promises: whatever a path, bytes, a PIL image or an array holds, `read_image` answers with an upright RGB picture or
+with one `ImageError` that says what is wrong and what to do next, and nothing else. Training, evaluation and serving
+all go through `to_tensor` and `normalise`, with the numbers of the same `ImageOptions`.
+
+`reading` opens files, `jpeg` and `tiff` know where those formats need care, `colours` makes sRGB of what was decoded,
+`fitting` makes the encoder's square, `finding` lists a folder. None knows of networks, captions, data sets or the web.
+"""
+
+from captioner.pictures.finding import SUFFIXES, find_images
+from captioner.pictures.fitting import fit, normalise, seen, to_tensor
+from captioner.pictures.reading import MAX_BYTES, MAX_PIXELS, ImageSource, read_image
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "ImageSource",
+    "find_images",
+    "fit",
+    "normalise",
+    "read_image",
+    "seen",
+    "to_tensor",
+]
