@@ -4,6 +4,7 @@ Values, and their plain form for JSON. They know no torch.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,12 @@ class Caption:
     """The other sentences the search found, best first; by both decoders where the search was to rerank."""
 
 
-def record(caption: Caption) -> dict[str, str | float]:
-    """A caption as plain values for JSON, without its alternatives."""
+def to_dict(caption: Caption) -> dict[str, Any]:
+    """A caption as plain values for JSON."""
+    return {**_sentence(caption), "alternatives": [_sentence(other) for other in caption.alternatives]}
+
+
+def _sentence(caption: Caption) -> dict[str, str | float]:
     return {
         "caption": caption.text,
         "log_probability": round(caption.log_probability, 4),

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from captioner.captions import to_dict
 from captioner.cli.parser import Commands, add_model
 from captioner.errors import ImageError
 from captioner.formats import coco_results, csv_lines
@@ -87,16 +88,9 @@ def _lines(form: str, captions: "Iterable[tuple[str, Caption]]") -> Iterator[str
     if form == "text":
         return (f"{one_line(path)}\t{caption.text}" for path, caption in captions)
     if form == "json":
-        return (json.dumps(_record(path, caption)) for path, caption in captions)
+        return (json.dumps({"path": path, **to_dict(caption)}) for path, caption in captions)
     texts = ((path, caption.text) for path, caption in captions)
     return csv_lines(texts) if form == "csv" else iter([coco_results(texts)])
-
-
-def _record(path: str, caption: "Caption") -> dict[str, Any]:
-    """A caption as `--json` prints it."""
-    from captioner.captions import record
-
-    return {"path": path, **record(caption), "alternatives": [record(other) for other in caption.alternatives]}
 
 
 def one_line(path: str) -> str:

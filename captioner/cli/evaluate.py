@@ -87,7 +87,7 @@ def run(chosen: argparse.Namespace) -> int:
     _check(chosen)
     from captioner.evaluation import compare, compare_with_people, evaluate
     from captioner.formats import results_of_ids
-    from captioner.report.scores import Comparison, Report, record, table
+    from captioner.report.scores import Comparison, Report, table, to_dict
 
     also = _also(chosen)
     with contextlib.redirect_stdout(sys.stderr):  # what the checks report is not data
@@ -113,7 +113,7 @@ def run(chosen: argparse.Namespace) -> int:
         report = replace(report, people=compare_with_people(evaluation, resamples=chosen.resamples, also=also))
 
     written = _write_report(chosen, report) and written
-    print(json.dumps(record(report), allow_nan=False) if chosen.json else table(report))
+    print(json.dumps(to_dict(report), allow_nan=False) if chosen.json else table(report))
     return 0 if written else 2
 
 
@@ -261,13 +261,13 @@ def _facts(
 
 def _write_report(chosen: argparse.Namespace, report: "Report") -> bool:
     """Writes the files that were asked for; False where one could not be, which stops no other."""
-    from captioner.report.page import page
-    from captioner.report.scores import image_records
+    from captioner.report.page import to_html
+    from captioner.report.scores import per_image
 
     def lines() -> str:
-        return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in image_records(report))
+        return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in per_image(report))
 
-    done = [_write(chosen.per_image, lines), _write(chosen.html, lambda: page(report))]
+    done = [_write(chosen.per_image, lines), _write(chosen.html, lambda: to_html(report))]
     return all(done)
 
 

@@ -51,9 +51,9 @@ def run_info(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _trained_model(record: dict[str, Any]) -> str:
-    """A model that another one came from, in a few words; --json has its whole record."""
-    return f"a model trained on {record.get('data', 'other data')}"
+def _trained_model(origin: dict[str, Any]) -> str:
+    """A model that another one came from, in a few words; --json has all of it."""
+    return f"a model trained on {origin.get('data', 'other data')}"
 
 
 def run_export(chosen: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from captioner.captions import Caption, record
+from captioner.captions import Caption, to_dict
 from captioner.options import SearchOptions, VideoOptions
 from captioner.predictor import BATCH, Captioner
 from captioner.video.clip import Clip, Moment, open_clip
@@ -83,12 +83,7 @@ def merge_repeats(scenes: Iterable[Scene]) -> Iterator[Scene]:
 def to_records(scenes: Iterable[Scene]) -> list[dict[str, Any]]:
     """The scenes as plain values for JSON, without their pictures."""
     return [
-        {
-            "start": round(scene.start, 3),
-            "end": round(scene.end, 3),
-            **record(scene.caption),
-            "alternatives": [record(other) for other in scene.caption.alternatives],
-        }
+        {"start": round(scene.start, 3), "end": round(scene.end, 3), **to_dict(scene.caption)}
         for scene in scenes
     ]
 

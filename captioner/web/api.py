@@ -20,7 +20,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from captioner.captions import Caption, record
+from captioner.captions import Caption, to_dict
 from captioner.errors import BusyError, CaptionerError, ImageError, OptionError
 from captioner.options import SearchOptions
 from captioner.pictures import MAX_BYTES
@@ -285,8 +285,7 @@ async def _captions(
             except CaptionerError as error:
                 results[place]["error"] = str(error)
             else:
-                alternatives = [record(other) for other in caption.alternatives]
-                results[place] |= {**record(caption), "alternatives": alternatives}
+                results[place] |= to_dict(caption)
     except BusyError as error:
         raise _Refusal(503, str(error)) from error
     finally:

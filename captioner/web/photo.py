@@ -15,14 +15,14 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from captioner.captions import record
+from captioner.captions import to_dict
 from captioner.errors import CaptionerError, ImageError, OptionError
 from captioner.options import WebOptions
 from captioner.pictures import find_images, read_image, seen
 from captioner.predictor import Captioner
 from captioner.web.html import EMPTY, explained, growing, problem, searched
 from captioner.web.queue import ModelQueue
-from captioner.web.settings import Settings, build_settings, chosen
+from captioner.web.settings import Controls, build_settings, chosen
 
 EXAMPLES = 12
 """Most example photos on the page."""
@@ -99,7 +99,7 @@ def build_client(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None
             answer = queue.caption(captioner, captioner.read(_read(file["path"])), captioner.file.search).result()
         except CaptionerError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return {**record(answer), "alternatives": [record(other) for other in answer.alternatives]}
+        return to_dict(answer)
 
     gr.on(
         photo.upload,
@@ -112,7 +112,7 @@ def build_client(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None
     )
 
 
-def _side(captioners: Mapping[str, Captioner], side: str) -> tuple[gr.HTML, gr.HTML, Settings]:
+def _side(captioners: Mapping[str, Captioner], side: str) -> tuple[gr.HTML, gr.HTML, Controls]:
     """A caption's place, its tree's, and its settings."""
     result = gr.HTML(EMPTY, elem_id=f"result{side}", elem_classes="result")
     settings = build_settings(captioners, side)
@@ -124,7 +124,7 @@ def _side(captioners: Mapping[str, Captioner], side: str) -> tuple[gr.HTML, gr.H
 def _on_change(
     answer: Callable[..., Any],
     photo: gr.Image,
-    settings: Settings,
+    settings: Controls,
     inputs: list[Any],
     outputs: list[Any],
     *,

@@ -39,7 +39,7 @@ _EXPLAINED = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class Controls:
     """The controls of one side of the page."""
 
     model: gr.Radio
@@ -57,7 +57,7 @@ class Settings:
         return [self.model, self.method, *self.sliders]
 
 
-def build_settings(captioners: Mapping[str, Captioner], side: str) -> Settings:
+def build_settings(captioners: Mapping[str, Captioner], side: str) -> Controls:
     """The controls, as the first model's file says; `side` tells the two sides of the page apart."""
     names = list(captioners)
     captioner = captioners[names[0]]
@@ -101,7 +101,7 @@ def build_settings(captioners: Mapping[str, Captioner], side: str) -> Settings:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     begun = gr.on([model.input, reset.click], begin, inputs=model, outputs=outputs, preprocess=False, **quiet)
     shown = method.input(show, inputs=[model, method], outputs=outputs, preprocess=False, **quiet)
-    return Settings(model, method, sliders, again, [begun, shown])
+    return Controls(model, method, sliders, again, [begun, shown])
 
 
 def _method(search: SearchOptions) -> str:
@@ -133,7 +133,7 @@ def _sliders(captioner: Captioner, method: str) -> list[dict[str, Any]]:
 
 
 def chosen(captioners: Mapping[str, Captioner], values: tuple[Any, ...]) -> tuple[Captioner, SearchOptions]:
-    """The model and its search, from whatever the controls, or a program in their place, sent: `Settings.inputs`.
+    """The model and its search, from whatever the controls, or a program in their place, sent: `Controls.inputs`.
 
     Raises OptionError in the page's own words.
     """
