@@ -71,11 +71,11 @@ class _Checked:
             if value is None:
                 continue
             if rule["choices"] and value not in rule["choices"]:
-                raise _wrong(type(self), field.name, f"is {value!r}", f"choose one of {', '.join(rule['choices'])}")
+                raise wrong(type(self), field.name, f"is {value!r}", f"choose one of {', '.join(rule['choices'])}")
             if rule["minimum"] is not None and not value >= rule["minimum"]:
-                raise _wrong(type(self), field.name, f"is {value}", f"it must be at least {rule['minimum']}")
+                raise wrong(type(self), field.name, f"is {value}", f"it must be at least {rule['minimum']}")
             if rule["maximum"] is not None and not value <= rule["maximum"]:
-                raise _wrong(type(self), field.name, f"is {value}", f"it must be at most {rule['maximum']}")
+                raise wrong(type(self), field.name, f"is {value}", f"it must be at most {rule['maximum']}")
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class DecoderOptions(_Checked):
         super().__post_init__()
         if self.attention == "dot" and self.hidden_size % self.heads:
             reason = f"is {self.heads}, not a divisor of the hidden size, {self.hidden_size}"
-            raise _wrong(DecoderOptions, "heads", reason, "choose one")
+            raise wrong(DecoderOptions, "heads", reason, "choose one")
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class SearchOptions(_Checked):
         """Raises OptionError where the right-to-left decoder of a model that has none (`reverse`) is to be asked."""
         if self.rerank and not reverse:
             reason = f"is {self.rerank}, but the model has no right-to-left decoder"
-            raise _wrong(SearchOptions, "rerank", reason, "set it to 0, or choose a model that has one")
+            raise wrong(SearchOptions, "rerank", reason, "set it to 0, or choose a model that has one")
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class VideoOptions(_Checked):
         super().__post_init__()
         if self.longest < self.shortest:
             reason = f"is {self.longest}, less than the shortest scene, {self.shortest}"
-            raise _wrong(VideoOptions, "longest", reason, "make it longer, or the shortest scene shorter")
+            raise wrong(VideoOptions, "longest", reason, "make it longer, or the shortest scene shorter")
 
 
 @dataclass(frozen=True)
@@ -277,8 +277,8 @@ class WebOptions(_Checked):
     )
 
 
-def _wrong(cls: type, name: str, reason: str, remedy: str) -> OptionError:
-    """What is wrong with a field."""
+def wrong(cls: type, name: str, reason: str, remedy: str) -> OptionError:
+    """The error that says what is wrong with a field of `cls`, and what would be right."""
     return OptionError(name, reason, remedy, field=name, flag=flag(cls, name))
 
 
