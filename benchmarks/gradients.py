@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from captioner.datasets.batches import epoch_batches, stack_captions
-from captioner.decoder import Decoder
+from captioner.datasets.batches import epoch_batches
+from captioner.decoder import Decoder, stack_captions
 from captioner.text import END, PAD
 
 

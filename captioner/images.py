@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """What `read_image` takes. An array is (H,W), (H,W,1), (H,W,3) or (H,W,4): bool, uint8, uint16, or float in 0..1."""
 
+Window = tuple[float, float, float, float]
+"""A piece of a picture: left, top, right and bottom, in shares of its width and height."""
+
 MAX_PIXELS = 100_000_000
 """A bigger picture is refused: decoded it takes 300 MB and more, few cameras make one (some phones in their 108 and 200
 megapixel modes), and a file of a few kilobytes can claim one (a decompression bomb)."""
@@ -91,10 +94,17 @@ def read_image(source: ImageSource, *, at_least: int | None = None) -> Image.Ima
 
     Raises ImageError, and nothing else, where the source is missing, damaged, too big or not a picture.
     """
+    return read_sized(source, at_least=at_least)[0]
+
+
+def read_sized(source: ImageSource, *, at_least: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """As `read_image`, with the width and height that the upright picture has when it is decoded in full."""
     if isinstance(source, Image.Image):
-        return _rgb_or_error(source, "the picture")
+        picture = _rgb_or_error(source, "the picture")
+        return picture, picture.size
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        picture = _from_array(source)
+        return picture, picture.size
     if isinstance(source, bytes):
         data, name = source, "the picture"
     elif isinstance(source, str | os.PathLike):
@@ -137,7 +147,7 @@ def fit(picture: Image.Image, options: ImageOptions) -> Image.Image:
     return square
 
 
-def seen(size: tuple[int, int], options: ImageOptions) -> tuple[float, float, float, float]:
+def seen(size: tuple[int, int], options: ImageOptions) -> Window:
     """Where the square that `fit` makes lies on a picture of `size` (width, height): left, top, right, bottom.
 
     In shares of the picture's width and height: 0, 0, 1, 1 is the whole picture; below 0 and above 1 is padding.
@@ -152,15 +162,16 @@ def seen(size: tuple[int, int], options: ImageOptions) -> tuple[float, float, fl
 
 def to_tensor(source: ImageSource, options: ImageOptions) -> "torch.Tensor":
     """The picture as (3, size, size) uint8, RGB in 0..255, contiguous; raises ImageError as `read_image` does."""
+    return square_pixels(read_image(source, at_least=options.enough), options)
+
+
+def square_pixels(picture: Image.Image, options: ImageOptions) -> "torch.Tensor":
+    """`to_tensor` of an RGB picture that was read already."""
     import torch  # here alone, so that what only reads pictures starts in a moment
 
-    # Twice the size, so that the resampling filter still has pixels to average: the result is within 0.2 of 255 of the
-    # full decoding on average. Measured: a 12-megapixel JPEG in 16 ms instead of 104, 2 megapixels in 5.6 instead of
-    # 11.8; COCO's 640x480 are decoded in full either way.
-    picture = fit(read_image(source, at_least=2 * (options.detail or options.size)), options)
     # Turned by NumPy: torch would do it with all its threads, and a team of threads for each reader makes those of the
     # network sleep between their tasks, for as long as the process lives (a fifth of the speed on two cores, measured).
-    return torch.from_numpy(np.ascontiguousarray(np.array(picture).transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(np.array(fit(picture, options)).transpose(2, 0, 1)))
 
 
 def normalise(pixels: "torch.Tensor", options: ImageOptions) -> "torch.Tensor":
@@ -241,13 +252,14 @@ def _check_pixels(size: tuple[int, int], name: str) -> None:
         )
 
 
-def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
+def _decode(data: bytes, name: str, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     _check_bytes(len(data), name)
     _quieten_pillow()
     try:
         image = _open(data, name)
         _check_pixels(image.size, name)  # of the header: nothing is decoded yet
-        if at_least is not None and image.format in ("JPEG", "MPO"):  # a HEIC photo's draft is its embedded thumbnail
+        whole = image.size if at_least is not None and image.format in ("JPEG", "MPO") else None
+        if whole and at_least:  # a HEIC photo's draft is its embedded thumbnail
             image.draft(None, (at_least, at_least))
     except ImageError:
         raise
@@ -260,7 +272,10 @@ def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
         raise ImageError(f"{name} {_what_it_is(data)}") from error
     except Exception as error:
         raise ImageError(f"{name} {_DAMAGED}") from error
-    return _rgb_or_error(image, name)
+    picture = _rgb_or_error(image, name)
+    if whole is None:
+        return picture, picture.size
+    return picture, (whole[1], whole[0]) if _orientation(image) in (5, 6, 7, 8) else whole
 
 
 def _open(data: bytes, name: str) -> Image.Image:

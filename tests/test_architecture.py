@@ -9,13 +9,14 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"errors", "options", "files", "captions"},
-    {"images", "text", "device", "formats"},
+    {"images", "text", "device", "formats", "card"},
     {"encoder", "decoder", "search"},
+    {"vision"},
     {"model"},
-    {"checkpoint", "datasets", "metrics", "archives"},
+    {"network", "checkpoint", "datasets", "metrics", "archives"},
     {"generation"},
     {"evaluation"},
-    {"predictor", "training", "report"},
+    {"captioner", "training", "report"},
     {"video"},
     {"cli", "web"},
     {"__main__", "app", "train"},
@@ -23,6 +24,7 @@ FLOORS = [  # from the ground up; rooms of one floor do not import each other
 ABOVE = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 ALLOWED_NEIGHBOURS = {
     ("options", "errors"),  # an option that is wrong is an error
+    ("captions", "errors"),  # and so is what becomes of a picture without a caption
 }
 ONLY_IN = {
     "gradio": "web",
@@ -36,7 +38,7 @@ ONLY_IN = {
     "torchvision": "encoder",
     "av": "video",
 }
-TORCHLESS = {"errors", "options", "captions", "text", "formats", "cli", "__main__", "app", "train"}
+TORCHLESS = {"errors", "options", "captions", "card", "text", "formats", "cli", "__main__", "app", "train"}
 
 
 def sources():
@@ -93,3 +95,14 @@ def test_help_needs_no_torch(path):
         assert name.split(".")[0] not in ("torch", "torchvision", "gradio", "numpy", "av")
         if name.startswith("captioner."):
             assert name.split(".")[1] in TORCHLESS, f"{path.name} imports {name} at the top"
+
+
+def test_nobody_reaches_through_a_captioner():
+    """Faces and jobs ask a Captioner (its card, its search, a copy with other options), not the network behind it."""
+    for path in sources():
+        if room_of(path) == "captioner":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in ("file", "network", "vocabulary"):
+                holder = ast.unparse(node.value)
+                assert not holder.split("[")[0].endswith(("captioner", "captioners")), f"{path}: {ast.unparse(node)}"

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioner.datasets.batches import augment, encode_captions, epoch_batches, load_pixels, stack_captions
+from captioner.datasets.batches import augment, encode_captions, epoch_batches, load_pixels
 from captioner.datasets.dataset import CaptionedImage
 from captioner.datasets.features import cached_features
 from captioner.datasets.shapes import COLOURS, SIZE, draw, load_shapes
+from captioner.decoder import stack_captions
 from captioner.errors import ImageError, OptionError
 from captioner.options import ImageOptions
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary

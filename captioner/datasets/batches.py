@@ -16,7 +16,7 @@ from torch import Tensor
 from captioner.datasets.dataset import CaptionedImage
 from captioner.images import fit, read_image, to_tensor
 from captioner.options import ImageOptions
-from captioner.text import END, PAD, START, Vocabulary, tokenise
+from captioner.text import END, START, Vocabulary, tokenise
 
 
 def encode_captions(
@@ -37,17 +37,6 @@ def encode_captions(
                 captions.append([START, *ids, END] if len(ids) <= max_words else [START, *ids[:max_words]])
         encoded.append(captions)
     return encoded
-
-
-def stack_captions(captions: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Ids of the captions of B images -> tokens (B, K, T), int64, filled up with <pad>."""
-    most = max(map(len, captions))
-    longest = max(len(ids) for group in captions for ids in group)
-    tokens = torch.full((len(captions), most, longest), PAD)
-    for row, group in enumerate(captions):
-        for column, ids in enumerate(group):
-            tokens[row, column, : len(ids)] = torch.tensor(ids)
-    return tokens
 
 
 def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:

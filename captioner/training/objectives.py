@@ -5,8 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from captioner.datasets.batches import stack_captions
-from captioner.decoder import Decoder
+from captioner.decoder import Decoder, stack_captions
 from captioner.device import autocast
 from captioner.options import TrainingOptions
 from captioner.training.likelihood import caption_loss
