@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner, cli
-from captioner.checkpoint import load_model, read_header, save_model
+from captioner.card import read_header
+from captioner.checkpoint import load_model, save_model
 from captioner.datasets import load_dataset
 from captioner.options import MODELS
 from captioner.text import END

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from captioner.captioner import Captioner
 from captioner.options import VideoOptions, WebOptions
-from captioner.predictor import Captioner
 from captioner.video import caption_video
 
 pytest.importorskip("gradio", reason="the page needs gradio")

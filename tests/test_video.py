@@ -890,5 +890,5 @@ def test_options_reach_the_scenes(clip, model, capsys):
 def test_errors_of_the_model_are_not_the_clips(clip, captioner):
     """What goes wrong in captioning is not told as damage of the clip."""
     with pytest.raises(CaptionerError) as caught:
-        list(caption_video(clip, captioner, search=replace(captioner.file.search, rerank=0.5)))
+        list(caption_video(clip, captioner, search=replace(captioner.search, rerank=0.5)))
     assert isinstance(caught.value, OptionError)

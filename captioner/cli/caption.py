@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,8 +16,8 @@ from captioner.options import SearchOptions, add_arguments, given
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from captioner.captioner import Captioner
     from captioner.captions import Caption
-    from captioner.predictor import Captioner
 
 _FORMATS = ("text", "json", "csv", "coco")
 
@@ -46,8 +45,8 @@ def run(chosen: argparse.Namespace) -> int:
     """Captions the photos; 1 where some could not be read."""
     from tqdm import tqdm
 
+    from captioner.captioner import Captioner
     from captioner.pictures import find_images
-    from captioner.predictor import Captioner
 
     photos: list[str] = []
     for name in chosen.photos:
@@ -59,11 +58,10 @@ def run(chosen: argparse.Namespace) -> int:
         else:
             photos.append(name)
     captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
-    search = replace(captioner.file.search, **given(SearchOptions, chosen))
-    search.check_model(reverse=captioner.file.model.options.reverse)
+    captioner = captioner.with_(search=captioner.search_with(**given(SearchOptions, chosen)))
     failed: list[str] = []
     with tqdm(total=len(photos), unit="photo", disable=None if len(photos) > 1 else True) as bar:
-        for line in _lines(chosen.format, _captions(captioner, photos, search, failed, bar)):
+        for line in _lines(chosen.format, _captions(captioner, photos, failed, bar)):
             with bar.external_write_mode(file=sys.stdout):
                 print(line)
     sys.stdout.flush()
@@ -71,15 +69,15 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _captions(
-    captioner: "Captioner", photos: list[str], search: SearchOptions, failed: list[str], bar: "tqdm[NoReturn]"
+    captioner: "Captioner", photos: list[str], failed: list[str], bar: "tqdm[NoReturn]"
 ) -> "Iterator[tuple[str, Caption]]":
     """The captions of the photos that can be read; the others are named on standard error and in `failed`."""
-    for path, caption in zip(photos, captioner.stream(photos, search=search), strict=True):
-        if isinstance(caption, ImageError):
-            print(caption, file=sys.stderr)
-            failed.append(path)
+    for found in captioner.stream((path, path) for path in photos):
+        if found.caption is None:
+            print(found.error, file=sys.stderr)
+            failed.append(found.name)
         else:
-            yield path, caption
+            yield found.name, found.caption
         bar.update()
 
 

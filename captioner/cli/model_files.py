@@ -27,7 +27,8 @@ def add(commands: Commands) -> None:
 
 def run_info(chosen: argparse.Namespace) -> int:
     """Prints a model file's header."""
-    from captioner.checkpoint import model_path, read_header
+    from captioner.card import read_header
+    from captioner.checkpoint import model_path
 
     path = model_path(chosen.model)
     header = read_header(path)

@@ -73,10 +73,17 @@ def read_image(source: ImageSource, *, at_least: int | None = None) -> Image.Ima
 
     Raises ImageError, and nothing else, where the source is missing, damaged, too big or not a picture.
     """
+    return read_sized(source, at_least=at_least)[0]
+
+
+def read_sized(source: ImageSource, *, at_least: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """As `read_image`, with the width and height that the upright picture has when it is decoded in full."""
     if isinstance(source, Image.Image):
-        return _rgb_or_error(source, "the picture")
+        picture = _rgb_or_error(source, "the picture")
+        return picture, picture.size
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        picture = _from_array(source)
+        return picture, picture.size
     if isinstance(source, bytes):
         data, name = source, "the picture"
     elif isinstance(source, str | os.PathLike):
@@ -116,13 +123,14 @@ def _check_pixels(size: tuple[int, int], name: str) -> None:
         )
 
 
-def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
+def _decode(data: bytes, name: str, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     _check_bytes(len(data), name)
     _quieten_pillow()
     try:
         image = _open(data, name)
         _check_pixels(image.size, name)  # of the header: nothing is decoded yet
-        if at_least is not None and image.format in ("JPEG", "MPO"):  # a HEIC photo's draft is its embedded thumbnail
+        whole = image.size if at_least is not None and image.format in ("JPEG", "MPO") else None
+        if whole and at_least:  # a HEIC photo's draft is its embedded thumbnail
             image.draft(None, (at_least, at_least))
     except ImageError:
         raise
@@ -135,7 +143,10 @@ def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
         raise ImageError(name, *_what_it_is(data)) from error
     except Exception as error:
         raise ImageError(name, *_DAMAGED) from error
-    return _rgb_or_error(image, name)
+    picture = _rgb_or_error(image, name)
+    if whole is None:
+        return picture, picture.size
+    return picture, (whole[1], whole[0]) if _orientation(image) in (5, 6, 7, 8) else whole
 
 
 def _open(data: bytes, name: str) -> Image.Image:

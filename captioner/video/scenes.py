@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import Image
 
+from captioner.captioner import Captioner
 from captioner.captions import Caption, to_dict
 from captioner.options import SearchOptions, VideoOptions
-from captioner.predictor import BATCH, Captioner
 from captioner.video.clip import Clip, Moment, open_clip
 from captioner.video.shots import Shot, find_shots
 
@@ -57,8 +57,7 @@ def caption_video(
     """
     options = options or VideoOptions()
     with open_clip(path, options) as clip:
-        at_least = 2 * (captioner.image.detail or captioner.image.size)  # as pictures.to_tensor does
-        moments = clip.frames(at_least=at_least)
+        moments = clip.frames(at_least=captioner.image.enough)
         shots = find_shots(_watched(moments, clip, progress) if progress else moments, options)
         yield from merge_repeats(_captioned(shots, captioner, search))
         if clip.damage:
@@ -82,18 +81,18 @@ def merge_repeats(scenes: Iterable[Scene]) -> Iterator[Scene]:
 
 def to_records(scenes: Iterable[Scene]) -> list[dict[str, Any]]:
     """The scenes as plain values for JSON, without their pictures."""
-    return [
-        {"start": round(scene.start, 3), "end": round(scene.end, 3), **to_dict(scene.caption)}
-        for scene in scenes
-    ]
+    return [{"start": round(scene.start, 3), "end": round(scene.end, 3), **to_dict(scene.caption)} for scene in scenes]
 
 
 def _captioned(shots: Iterator[Shot], captioner: Captioner, search: SearchOptions | None) -> Iterator[Scene]:
     """The shots with their captions, a batch of them at a time."""
-    while batch := list(itertools.islice(shots, BATCH)):
-        captions = captioner.caption_pixels([captioner.read(shot.picture) for shot in batch], search=search)
-        for shot, caption in zip(batch, captions, strict=True):
-            yield Scene(shot.start, shot.end, caption, _thumbnail(shot.picture))
+    shots, pictures = itertools.tee(shots)
+    stream = captioner.stream((("", shot.picture) for shot in pictures), search=search)
+    for found, shot in zip(stream, shots, strict=True):  # in this order: a stream that ends has taken no shot
+        if found.error is not None:
+            raise found.error
+        if found.caption is not None:
+            yield Scene(shot.start, shot.end, found.caption, _thumbnail(shot.picture))
 
 
 def _watched(moments: Iterable[Moment], clip: Clip, progress: Callable[[float], object]) -> Iterator[Moment]:

@@ -15,10 +15,10 @@ from typing import Any
 import gradio as gr
 
 from captioner.archives import ZippedPictures
+from captioner.captioner import BATCH, Captioner
 from captioner.captions import Caption
 from captioner.errors import ArchiveError, BusyError, CaptionerError, ImageError
 from captioner.pictures import read_image
-from captioner.predictor import BATCH, Captioner
 from captioner.web.downloads import MOST, PHOTOS, buttons
 from captioner.web.gallery import Card, build_gallery, keep_picture
 from captioner.web.html import problem, problems, stopped
@@ -182,7 +182,7 @@ def _submit(queue: ModelQueue, captioner: Captioner, pixels: Any) -> Future[Capt
     """A place in the queue, as soon as there is one: an album is in no hurry. Raises BusyError where it was closed."""
     while True:
         try:
-            return queue.caption(captioner, pixels, captioner.file.search)
+            return queue.caption(captioner, pixels, captioner.search)
         except BusyError:
             if queue.closed:
                 raise

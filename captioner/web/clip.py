@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, VideoError
 from captioner.options import VideoOptions
-from captioner.predictor import Captioner
 from captioner.video import Scene, caption_video
 from captioner.web.downloads import CLIP, buttons
 from captioner.web.gallery import Card, build_gallery, keep_picture

@@ -18,11 +18,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from captioner.captions import Caption
+from captioner.captioner import BATCH, Captioner
+from captioner.captions import Caption, Explanation
 from captioner.device import keep_memory, pick_device
 from captioner.errors import BusyError, CaptionerError
 from captioner.options import SearchOptions
-from captioner.predictor import BATCH, Captioner, Explanation
 
 WAIT = 0.01
 """Longest time, in seconds, that a picture waits for others to come."""
