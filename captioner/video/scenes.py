@@ -8,13 +8,13 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
-from captioner.captioner import Captioner
-from captioner.captions import Caption, to_dict
-from captioner.options import SearchOptions, VideoOptions
+from captioner.captions import Caption, Captioned, to_dict
+from captioner.options import ImageOptions, SearchOptions, VideoOptions
+from captioner.pictures import ImageSource
 from captioner.video.clip import Clip, Moment, open_clip
 from captioner.video.shots import Shot, find_shots
 
@@ -39,9 +39,22 @@ class Scene:
         return self.caption.text
 
 
+class Streams(Protocol):
+    """What captions named pictures as they come: a `Captioner`, or one that waits its turn among others."""
+
+    @property
+    def image(self) -> ImageOptions:
+        """How pictures are fitted."""
+
+    def stream(
+        self, pictures: Iterable[tuple[str, ImageSource]], *, search: SearchOptions | None = None
+    ) -> Iterator[Captioned]:
+        """As `Captioner.stream`."""
+
+
 def caption_video(
     path: str | os.PathLike[str],
-    captioner: Captioner,
+    captioner: Streams,
     *,
     options: VideoOptions | None = None,
     search: SearchOptions | None = None,
@@ -84,7 +97,7 @@ def to_records(scenes: Iterable[Scene]) -> list[dict[str, Any]]:
     return [{"start": round(scene.start, 3), "end": round(scene.end, 3), **to_dict(scene.caption)} for scene in scenes]
 
 
-def _captioned(shots: Iterator[Shot], captioner: Captioner, search: SearchOptions | None) -> Iterator[Scene]:
+def _captioned(shots: Iterator[Shot], captioner: Streams, search: SearchOptions | None) -> Iterator[Scene]:
     """The shots with their captions, a batch of them at a time."""
     shots, pictures = itertools.tee(shots)
     stream = captioner.stream((("", shot.picture) for shot in pictures), search=search)

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from captioner.captioner import Captioner
+from captioner.captioner import Captioner, pick_captioner
 from captioner.errors import OptionError
 from captioner.options import SearchOptions
 
@@ -138,9 +138,7 @@ def chosen(captioners: Mapping[str, Captioner], values: tuple[Any, ...]) -> tupl
     Raises OptionError in the page's own words.
     """
     name, method, *numbers = values
-    if name not in list(captioners):  # a list, since a program may send what cannot be hashed
-        raise OptionError(f"That model is not here: choose {' or '.join(captioners)}.")
-    captioner = captioners[name]
+    captioner = pick_captioner(captioners, name)
     try:
         beam_size, max_length, *shares = numbers
         length_penalty, rerank, diversity, temperature, nucleus = map(float, shares)
