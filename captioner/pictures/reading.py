@@ -1,7 +1,4 @@
-"""Any path, bytes, PIL image or array as an upright RGB picture, or one ImageError.
-
-Colour profiles are not applied.
-"""
+"""Any path, bytes, PIL image or array as an upright RGB picture, or one ImageError."""
 
 import io
 import logging
@@ -63,6 +60,8 @@ _PILLOWS_WARNINGS = re.compile(r"PIL\.")
 
 def read_image(source: ImageSource, *, at_least: int | None = None) -> Image.Image:
     """The picture in mode RGB, upright (EXIF), its first frame, transparency over white, 16 bits scaled to 8.
+
+    Its colours are those of its embedded profile (ICC), converted to sRGB; a profile that cannot be used is ignored.
 
     A PIL image given is left as it was (its current frame is taken) and the answer never shares its pixels. With
     `at_least`, a large JPEG may come 2, 4 or 8 times smaller, with no side below `at_least` pixels: decoding is most
