@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from captioner.errors import ImageError
 from captioner.files import explained, open_ordinary, printable
+from captioner.pictures import jpeg
 from captioner.pictures.colours import scaled, to_rgb
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
@@ -118,10 +119,15 @@ def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
     _check_bytes(len(data), name)
     _quieten_pillow()
     try:
-        image = _open(data, name)
-        _check_pixels(image.size, name)  # of the header: nothing is decoded yet
-        if at_least is not None and image.format in ("JPEG", "MPO"):  # a HEIC photo's draft is its embedded thumbnail
-            image.draft(None, (at_least, at_least))
+        image = _open(data, name, at_least)
+        if image.format == "JPEG":
+            try:
+                image.load()
+            except OSError:
+                whole = jpeg.completed(data)
+                if whole is None:
+                    raise
+                image = _open(whole, name, at_least)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -136,7 +142,16 @@ def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
     return _rgb_or_error(image, name)
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _open(data: bytes, name: str, at_least: int | None) -> Image.Image:
+    """The picture as it is about to be decoded, its size checked."""
+    image = _recognise(data, name)
+    _check_pixels(image.size, name)  # of the header: nothing is decoded yet
+    if at_least is not None and image.format in ("JPEG", "MPO"):  # a HEIC photo's draft is its embedded thumbnail
+        image.draft(None, (at_least, at_least))
+    return image
+
+
+def _recognise(data: bytes, name: str) -> Image.Image:
     if data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"hev", b"mif", b"msf") and b"avi" not in data[12:64]:
         try:
             from pillow_heif import HeifImageFile  # asked by name: nothing is registered with Pillow
