@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from captioner.errors import ImageError
 from captioner.files import explained, open_ordinary, printable
-from captioner.pictures import jpeg
+from captioner.pictures import jpeg, tiff
 from captioner.pictures.colours import scaled, to_rgb
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
@@ -49,8 +49,7 @@ _SIGNATURES = (
     b"\x89PNG",
     b"GIF8",
     b"RIFF",
-    b"II*\x00",
-    b"MM\x00*",
+    *tiff.SIGNATURES,
     b"BM",
     b"8BPS",
     b"\x00\x00\x01\x00",
@@ -120,14 +119,14 @@ def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
     _quieten_pillow()
     try:
         image = _open(data, name, at_least)
-        if image.format == "JPEG":
-            try:
-                image.load()
-            except OSError:
-                whole = jpeg.completed(data)
-                if whole is None:
-                    raise
-                image = _open(whole, name, at_least)
+        try:
+            image.load()
+        except OSError:
+            tiff.refuse_packing(image, name)
+            whole = jpeg.completed(data) if image.format == "JPEG" else None
+            if whole is None:
+                raise
+            image = _open(whole, name, at_least)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -160,6 +159,8 @@ def _recognise(data: bytes, name: str) -> Image.Image:
                 f"{name} is an HEIC photo, which needs one more package: pip install pillow-heif."
             ) from error
         return HeifImageFile(io.BytesIO(data))  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
+    if data.startswith(tiff.SIGNATURES):
+        return tiff.open_page(data, name)
     Image.init()  # once in a process; until then Image.open does not know every format
     return Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name in Image.OPEN])
 
@@ -168,10 +169,11 @@ def _rgb_or_error(image: Image.Image, name: str) -> Image.Image:
     _quieten_pillow()
     try:
         _check_pixels(image.size, name)
+        tiff.check(image, name)
         image.load()
         _check_pixels(image.size, name)  # an icon holds a picture of any size behind its own header
         orientation = _orientation(image)  # after loading, which turns TIFFs itself and says so here
-        picture = to_rgb(image)
+        picture = to_rgb(tiff.corrected(image))
         if orientation in _UPRIGHT:
             picture = picture.transpose(_UPRIGHT[orientation])
         picture.info = {}  # with the orientation, or a second reading would turn it again
