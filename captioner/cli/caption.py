@@ -2,10 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from captioner.cli.parser import Commands, add_model
@@ -42,17 +42,24 @@ def add(commands: Commands) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Captions the photos; 1 where some could not be read."""
+    """Captions the photos; 1 where some, or a folder of them, could not be read."""
     from tqdm import tqdm
 
     from captioner.pictures import find_images
     from captioner.predictor import Captioner
 
     photos: list[str] = []
+    failed: list[str] = []
+
+    def unreadable(error: ImageError) -> None:
+        print(error, file=sys.stderr)
+        failed.append(str(error))
+
     for name in chosen.photos:
-        if Path(name).is_dir():
-            found = find_images(name)
-            if not found:
+        if os.path.isdir(name):
+            before = len(failed)
+            found = find_images(name, unreadable=unreadable)
+            if not found and len(failed) == before:
                 raise ImageError(f"There are no pictures in the folder {name}: name another folder.")
             photos += map(str, found)
         else:
@@ -60,7 +67,6 @@ def run(chosen: argparse.Namespace) -> int:
     captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
     search = replace(captioner.file.search, **given(SearchOptions, chosen))
     search.check_model(reverse=captioner.file.model.options.reverse)
-    failed: list[str] = []
     with tqdm(total=len(photos), unit="photo", disable=None if len(photos) > 1 else True) as bar:
         for line in _lines(chosen.format, _captions(captioner, photos, search, failed, bar)):
             with bar.external_write_mode(file=sys.stdout):

@@ -42,17 +42,19 @@ def caption_video(
     options: VideoOptions | None = None,
     search: SearchOptions | None = None,
     progress: Callable[[float], object] | None = None,
+    check: Callable[[], object] | None = None,
 ) -> Iterator[Scene]:
     """The scenes of a clip with their captions, one after the other, from its start to its end.
 
     The clip is read as the scenes are asked for, BATCH pictures ahead; memory does not grow with its length. `progress`
-    is called with the share of the clip that has been read, from 0 to 1, a hundred times at most.
+    is called with the share of the clip that has been read, from 0 to 1, a hundred times at most; `check` is called
+    before each of the clip's packets, and what it raises ends the work.
 
     Raises VideoError at once where the clip cannot be read, and **after the last scene** where it is damaged, breaks
     off or is longer than allowed: what could be read has been given by then.
     """
     options = options or VideoOptions()
-    with open_clip(path, options) as clip:
+    with open_clip(path, options, check=check) as clip:
         at_least = 2 * (captioner.image.detail or captioner.image.size)  # as pictures.to_tensor does
         moments = clip.frames(at_least=at_least)
         shots = find_shots(_watched(moments, clip, progress) if progress else moments, options)
