@@ -175,9 +175,10 @@ def test_whoever_leaves_stops_the_work(drawn: Path, captioner: Captioner, monkey
     """Nobody's clip is read on after they have gone, nor when the server stops."""
     ended: list[str] = []
 
-    def watched(path: Path, captioner: Queued, *, options: VideoOptions, progress: Any) -> Iterator[Any]:
+    def watched(path: Path, captioner: Queued, *, options: VideoOptions, progress: Any, check: Any) -> Iterator[Any]:
         try:
             for _ in range(10**6):
+                check()
                 progress(0.0)
                 time.sleep(0.01)
                 yield from ()

@@ -775,6 +775,30 @@ def test_a_clip_gets_the_captions_of_its_pictures(clip, captioner):
     assert len(shares) <= 101
 
 
+@pytest.mark.parametrize("form", ["mp4", "mkv", "avi", "gif"])
+def test_work_on_a_clip_can_be_ended_at_any_packet(captioner, tmp_path, form):
+    """`check` is asked before each one, also where no picture comes of it and no hundredth of the clip has passed."""
+    codec = {"gif": "gif", "avi": "mjpeg"}.get(form, "libx264")
+    path = write_clip(tmp_path / f"clip.{form}", moving(4, 4), codec=codec)
+    with av.open(str(path)) as file:
+        packets = sum(1 for packet in file.demux(video=0) if packet.size)
+    asked = []
+    whole = list(caption_video(path, captioner, check=lambda: asked.append(1)))
+    assert len(asked) >= packets
+    for last in (1, packets // 2, packets - 1):
+        asked.clear()
+
+        def check(last=last):
+            asked.append(1)
+            if len(asked) >= last:
+                raise VideoError("long enough")
+
+        with pytest.raises(VideoError, match="long enough"):
+            list(caption_video(path, captioner, check=check))
+        assert len(asked) <= last + 3
+    assert whole
+
+
 def test_thumbnails_are_small(captioner, tmp_path):
     """Whatever the size of the clip: a few kilobytes a scene."""
     path = write_clip(tmp_path / "large.mp4", [np.tile(scenery(0), (8, 8, 1))] * 2)

@@ -2,9 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from captioner.captions import to_dict
@@ -42,24 +42,30 @@ def add(commands: Commands) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Captions the photos; 1 where some could not be read."""
+    """Captions the photos; 1 where some, or a folder of them, could not be read."""
     from tqdm import tqdm
 
     from captioner.captioner import Captioner
     from captioner.pictures import find_images
 
     photos: list[str] = []
+    failed: list[str] = []
+
+    def unreadable(error: ImageError) -> None:
+        print(error, file=sys.stderr)
+        failed.append(str(error))
+
     for name in chosen.photos:
-        if Path(name).is_dir():
-            found = find_images(name)
-            if not found:
+        if os.path.isdir(name):
+            before = len(failed)
+            found = find_images(name, unreadable=unreadable)
+            if not found and len(failed) == before:
                 raise ImageError(f"There are no pictures in the folder {name}: name another folder.")
             photos += map(str, found)
         else:
             photos.append(name)
     captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
     captioner = captioner.with_(search=captioner.search_with(**given(SearchOptions, chosen)))
-    failed: list[str] = []
     with tqdm(total=len(photos), unit="photo", disable=None if len(photos) > 1 else True) as bar:
         for line in _lines(chosen.format, _captions(captioner, photos, failed, bar)):
             with bar.external_write_mode(file=sys.stdout):

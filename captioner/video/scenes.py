@@ -59,17 +59,19 @@ def caption_video(
     options: VideoOptions | None = None,
     search: SearchOptions | None = None,
     progress: Callable[[float], object] | None = None,
+    check: Callable[[], object] | None = None,
 ) -> Iterator[Scene]:
     """The scenes of a clip with their captions, one after the other, from its start to its end.
 
     The clip is read as the scenes are asked for, BATCH pictures ahead; memory does not grow with its length. `progress`
-    is called with the share of the clip that has been read, from 0 to 1, a hundred times at most.
+    is called with the share of the clip that has been read, from 0 to 1, a hundred times at most; `check` is called
+    before each of the clip's packets, and what it raises ends the work.
 
     Raises VideoError at once where the clip cannot be read, and **after the last scene** where it is damaged, breaks
     off or is longer than allowed: what could be read has been given by then.
     """
     options = options or VideoOptions()
-    with open_clip(path, options) as clip:
+    with open_clip(path, options, check=check) as clip:
         moments = clip.frames(at_least=captioner.image.enough)
         shots = find_shots(_watched(moments, clip, progress) if progress else moments, options)
         yield from merge_repeats(_captioned(shots, captioner, search))

@@ -87,15 +87,15 @@ def _scenes(path: Path, captioner: Queued) -> Iterator[float | Scene]:
     until = time.monotonic() + PATIENCE
     left = threading.Event()
 
-    def heard(share: float) -> None:
+    def check() -> None:
         if left.is_set() or captioner.queue.closed or time.monotonic() > until:
             reason = f"was worked on for {PATIENCE / 60:g} minutes, the longest that this page works on a clip"
             remedy = "caption it with python -m captioner video, or give a smaller copy"
             raise VideoError(str(path), reason, remedy)
-        news.put(share)
 
     def work() -> None:
-        for scene in caption_video(path, captioner, options=VideoOptions(max_minutes=MINUTES), progress=heard):
+        options = VideoOptions(max_minutes=MINUTES)
+        for scene in caption_video(path, captioner, options=options, progress=news.put, check=check):
             news.put(scene)
 
     worker = ThreadPoolExecutor(1, "captioner clip")
