@@ -16,9 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from captioner.captioner import Captioner  # noqa: E402
 from captioner.datasets.shapes import load_shapes  # noqa: E402
 from captioner.options import ATTENTIONS, CELLS  # noqa: E402
-from captioner.predictor import Captioner  # noqa: E402
 
 
 def exact_by_count(path: Path) -> dict[int, float]:

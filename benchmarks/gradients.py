@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captioner.datasets.batches import epoch_batches
-from captioner.decoder import Decoder
-from captioner.sequences import stack_captions
+from captioner.decoder import Decoder, stack_captions
 from captioner.text import END, PAD
 
 

@@ -50,6 +50,7 @@ from captioner.evaluation import Evaluation, compare, evaluate  # noqa: E402
 from captioner.files import write_atomically  # noqa: E402
 from captioner.generation import caption_features  # noqa: E402
 from captioner.model import CaptionModel  # noqa: E402
+from captioner.network import network_of  # noqa: E402
 from captioner.options import CELLS, DecoderOptions, to_dict  # noqa: E402
 from captioner.text import Vocabulary  # noqa: E402
 from captioner.training.setup import Options, build_model, build_vocabulary, resolve_options  # noqa: E402
@@ -104,7 +105,7 @@ def score(file: ModelFile, images: Sequence[CaptionedImage], features: Tensor) -
     captions = []
     for first in range(0, len(images), 64):
         batch = features[first : first + 64].float()
-        captions += caption_features(file.model, batch, file.vocabulary, file.search)
+        captions += caption_features(network_of(file.model), batch, file.vocabulary, file.search)
     return evaluate(images, [caption.text for caption in captions])
 
 

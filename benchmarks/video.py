@@ -24,9 +24,9 @@ import av
 import numpy as np
 from PIL import Image
 
+from captioner.captioner import Captioner
 from captioner.options import VideoOptions
 from captioner.pictures import find_images, read_image
-from captioner.predictor import Captioner
 from captioner.video import caption_video, find_shots, open_clip
 
 WIDTH, HEIGHT, RATE = 1920, 1080, 30
@@ -103,7 +103,7 @@ def measure(path: Path, model: str, results: "multiprocessing.Queue[tuple[float,
     captioner(Image.new("RGB", (64, 64)))  # what happens once
     started = time.perf_counter()
     with open_clip(path) as clip:
-        for _ in find_shots(clip.frames(at_least=2 * captioner.image.size)):
+        for _ in find_shots(clip.frames(at_least=captioner.image.enough)):
             pass
     seconds = time.perf_counter() - started
     started = time.perf_counter()

@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from captioner.captioner import Captioner
     from captioner.captions import Caption, Word
     from captioner.errors import (
         ArchiveError,
@@ -24,12 +25,11 @@ if TYPE_CHECKING:
         VideoError,
     )
     from captioner.options import SearchOptions
-    from captioner.predictor import Captioner
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Captioner": "captioner.predictor",
+    "Captioner": "captioner.captioner",
     "Caption": "captioner.captions",
     "Word": "captioner.captions",
     "SearchOptions": "captioner.options",

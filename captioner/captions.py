@@ -4,6 +4,9 @@ Values, and their plain form for JSON. They know no torch.
 """
 
 from dataclasses import dataclass
+from typing import Any
+
+from captioner.errors import CaptionerError
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,42 @@ class Caption:
     """The other sentences the search found, best first; by both decoders where the search was to rerank."""
 
 
-def record(caption: Caption) -> dict[str, str | float]:
-    """A caption as plain values for JSON, without its alternatives."""
+@dataclass(frozen=True)
+class Captioned:
+    """What became of a named picture: a caption or an error, exactly one of them."""
+
+    name: str
+    size: tuple[int, int] | None = None
+    """Width and height of the upright picture in pixels; None where it could not be read."""
+    caption: Caption | None = None
+    error: CaptionerError | None = None
+
+    def __post_init__(self) -> None:
+        if (self.caption is None) == (self.error is None):
+            raise ValueError("A captioned picture has a caption or an error, and not both.")
+
+
+def to_dict(caption: Caption) -> dict[str, Any]:
+    """A caption as plain values for JSON."""
+    return {**_sentence(caption), "alternatives": [_sentence(other) for other in caption.alternatives]}
+
+
+def _sentence(caption: Caption) -> dict[str, str | float]:
     return {
         "caption": caption.text,
         "log_probability": round(caption.log_probability, 4),
         "word_probability": round(caption.word_probability, 4),
     }
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A caption, and how it came about."""
+
+    caption: Caption
+    """Its words, and those of its alternatives, say where the model looked."""
+    tree: tuple["Branch", ...]
+    """The first words that the search tried, and what it went on with."""
 
 
 @dataclass(frozen=True)

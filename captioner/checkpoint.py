@@ -12,29 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from captioner.card import FORMAT, HEADER, ModelCard, read_card
 from captioner.errors import CaptionerError, ModelFileError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel, ModelOptions
-from captioner.options import MODELS, DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict, to_dict
+from captioner.options import MODELS, SearchOptions, to_dict
 from captioner.text import TOKENISERS, Vocabulary
-
-FORMAT = 2
-"""Version of the model file's layout. A reader takes it and all before it, and refuses files of a later one.
-
-2 may hold a second decoder (`reverse` in its header), a decoder that normalises the features, and 8-bit weights; 1 has
-none of these.
-"""
 
 BUNDLED_MODELS = {name: Path(__file__).parent / "pretrained" / f"{name}.safetensors" for name in MODELS}
 """The models that ship with the package, by name, the default first."""
 
 BUNDLED = BUNDLED_MODELS[MODELS[0]]
 
-_HEADER = "captioner"
 _SCALE = ":scale"  # behind the name of a tensor of integers: the name of its rows' scales
 
 
@@ -50,6 +43,21 @@ class ModelFile:
     """Where the model came from: versions, commit, starting weights, data set, split, scores. Plain JSON values."""
     tokeniser: str = TOKENISERS[-1]
     """The version of the rules by which its training captions became words."""
+
+    def card(self, name: str) -> ModelCard:
+        """The card of a model that users call `name`."""
+        options = self.model.options
+        return ModelCard(
+            name,
+            options.image,
+            options.encoder,
+            options.decoder,
+            options.reverse,
+            self.search,
+            self.vocabulary.words,
+            self.tokeniser,
+            self.provenance,
+        )
 
 
 def model_path(model: str | os.PathLike[str] | None) -> Path:
@@ -68,11 +76,7 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
     A small file holds each matrix and kernel as 8-bit integers with a scale for each of its rows (a convolution's
     output channel, a word's embedding): the largest value of a row becomes 127 or -127, the others are rounded. The
     model that is loaded from it computes in float32 all the same.
-
-    Raises ValueError for a model that was fused for inference, as a Captioner's is: its weights are no longer those.
     """
-    if file.model.fused:
-        raise ValueError("A fused model cannot be saved: load its file with load_model, and save that.")
     header = {
         "format": FORMAT,
         "image": to_dict(file.model.options.image),
@@ -90,7 +94,7 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if small:
         tensors = {name: part for item in tensors.items() for name, part in _rounded(*item).items()}
-    metadata = {_HEADER: json.dumps(header, ensure_ascii=False)}
+    metadata = {HEADER: json.dumps(header, ensure_ascii=False)}
     write_atomically(path, lambda part: save_file(tensors, part, metadata=metadata))
 
 
@@ -119,45 +123,24 @@ def _restored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of a model file, without its weights.
-
-    Raises ModelFileError where there is no such file, where it is no model file, and where a later version wrote it.
-    """
-    if not path.is_file():
-        raise ModelFileError(f"There is no model file {path}: check the path.")
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-        version = header["format"]
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{path} is not a captioner model file: choose one that train.py wrote.") from error
-    if version > FORMAT:
-        raise ModelFileError(f"{path} has format {version}, this captioner reads up to {FORMAT}: update captioner.")
-    return header
-
-
 def load_model(path: Path, device: torch.device | str = "cpu") -> ModelFile:
     """Reads a model file; the model is in float32 and in eval mode, on `device`.
 
     Raises ModelFileError for anything that is not a whole model file.
     """
-    header = read_header(path)
-    if header.get("tokeniser") not in TOKENISERS:
+    return restore(path, read_card(path), device)
+
+
+def restore(path: Path, card: ModelCard, device: torch.device | str = "cpu") -> ModelFile:
+    """`load_model` for a file whose card was read already."""
+    if card.tokeniser not in TOKENISERS:
         raise ModelFileError(
-            f"{path} was made with tokeniser {header.get('tokeniser')}, this captioner knows {', '.join(TOKENISERS)}: "
+            f"{path} was made with tokeniser {card.tokeniser}, this captioner knows {', '.join(TOKENISERS)}: "
             "update captioner, or train the model anew."
         )
     try:
-        vocabulary = Vocabulary(header["vocabulary"])
-        options = ModelOptions(
-            image=from_dict(ImageOptions, header["image"]),
-            encoder=from_dict(EncoderOptions, header["encoder"]),
-            decoder=from_dict(DecoderOptions, {"normalise": False, **header["decoder"]}),
-            vocabulary_size=len(vocabulary),
-            reverse=header.get("reverse", False),
-        )
-        search = from_dict(SearchOptions, header["search"])
+        vocabulary = Vocabulary(card.vocabulary)
+        options = ModelOptions(card.image, card.encoder, card.decoder, len(vocabulary), card.reverse)
         model = CaptionModel(options)
         tensors = _restored(load_file(path))
         for output, embedding in _tied(options).items():
@@ -166,7 +149,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> ModelFile:
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, CaptionerError) as error:
         raise ModelFileError(f"{path} cannot be loaded: {str(error).splitlines()[0]} Train or copy it anew.") from error
     model.encoder.trusts_statistics = True
-    return ModelFile(model.to(device).eval(), vocabulary, search, header.get("provenance", {}), header["tokeniser"])
+    return ModelFile(model.to(device).eval(), vocabulary, card.search, dict(card.provenance), card.tokeniser)
 
 
 def save_resume(path: Path, state: Mapping[str, Any]) -> None:

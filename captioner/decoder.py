@@ -10,6 +10,7 @@ Translation", section 3): the new state asks, the context joins it in the output
 for attention, and in training all words of all captions attend in a single matrix product.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captioner.options import DecoderOptions
+from captioner.text import END, PAD, START
 
 State = tuple[Tensor, ...]
 """The recurrent state: one tensor (B, K, layers, hidden) for rnn and gru, two (hidden, cell) for lstm."""
@@ -25,6 +27,9 @@ State = tuple[Tensor, ...]
 _COMPARED = 2**22
 """Most numbers that additive attention makes at once, unless one query for each image makes more: 16 MB. All queries of
 a batch of captions together make a gigabyte, which took ten times as long on a CPU (measured)."""
+
+_ROWS = 8192
+"""Most words scored together, where an image has many sequences: the logits are 330 MB at 10,000 words."""
 
 
 class Memory(NamedTuple):
@@ -215,6 +220,39 @@ class Decoder(nn.Module):
         """What `_look` gives, (..., 2 * hidden), or hidden without attention -> logits (..., V)."""
         combined = torch.tanh(self.combine(self.dropout(outputs)))
         return self.output(self.dropout(combined))
+
+
+def stack_captions(captions: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    """Ids of the captions of B images -> tokens (B, K, T), int64, filled up with <pad>."""
+    most = max(map(len, captions))
+    longest = max(len(ids) for group in captions for ids in group)
+    tokens = torch.full((len(captions), most, longest), PAD)
+    for row, group in enumerate(captions):
+        for column, ids in enumerate(group):
+            tokens[row, column, : len(ids)] = torch.tensor(ids)
+    return tokens
+
+
+def sequence_log_probabilities(
+    decoder: Decoder, memory: Memory, sequences: Sequence[Sequence[Sequence[int]]]
+) -> Tensor:
+    """What `read` gave for B images, and each one's token sequences -> their log-probabilities (B, K).
+
+    A sequence has neither start nor end; its natural log-probability, in float32, is the sum over its tokens and its
+    end, by the decoder's own softmax over all tokens, as in search. K is the most sequences of an image; places without
+    one hold 0. A decoder that reads from right to left wants its sequences reversed. Gradients flow.
+    """
+    tokens = stack_captions([[[START, *sequence, END] for sequence in group] for group in sequences])
+    tokens = tokens.to(memory.start[0].device)
+    together = max(1, _ROWS // (tokens.shape[0] * tokens.shape[2]))
+    parts = []
+    for part in torch.split(tokens, together, dim=1):
+        targets = part[..., 1:]
+        real = targets != PAD
+        logits, _ = decoder.follow(part[..., :-1], memory, real)
+        chosen = logits.log_softmax(-1, dtype=torch.float32).gather(-1, targets[real].unsqueeze(-1)).squeeze(-1)
+        parts.append(chosen.new_zeros(targets.shape).masked_scatter(real, chosen).sum(-1))
+    return torch.cat(parts, 1)
 
 
 def _rnn(inputs: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:

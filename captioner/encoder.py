@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 from torchvision import models
 
 from captioner.errors import OptionError
-from captioner.options import EncoderOptions
+from captioner.options import EncoderOptions, ImageOptions, TrainingOptions, wrong
 
 FAMILIES = (
     "mobilenet_v2",
@@ -44,7 +44,7 @@ def preprocessing(name: str) -> dict[str, object]:
     Raises OptionError for an unknown name.
     """
     if name not in encoder_names():
-        raise OptionError(f"--encoder is {name!r}, which is not one of: {', '.join(encoder_names())}.")
+        raise wrong(EncoderOptions, "name", f"is {name!r}, which is not one of", ", ".join(encoder_names()))
     if name == "inception_v3":
         # torchvision's weights normalise as ImageNet and then, inside the network (`transform_input`), go back to
         # Google's 0.5 and 0.5; the trunk cut out below takes the result of both steps directly.
@@ -79,9 +79,8 @@ class Encoder(nn.Module):
         stages = _stages(_build(options.name, imagenet=imagenet))
         names = list(stages)
         if options.stage is not None and options.stage not in stages:
-            raise OptionError(
-                f"--encoder-stage is {options.stage!r}, which is not one of {options.name}'s: {', '.join(names)}."
-            )
+            reason = f"is {options.stage!r}, which is not one of {options.name}'s"
+            raise wrong(EncoderOptions, "stage", reason, ", ".join(names))
         kept = names[: names.index(options.stage) + 1] if options.stage else names
         trunk = nn.Sequential(OrderedDict((name, stages[name]) for name in kept))
         if imagenet:
@@ -108,9 +107,8 @@ class Encoder(nn.Module):
             with torch.no_grad():
                 _, channels, rows, columns = functional_call(self.trunk, shapes, image).shape
         except RuntimeError as error:
-            raise OptionError(
-                f"--image-size is {image_size}, which is too small for {name}: choose a larger one."
-            ) from error
+            reason = f"is {image_size}, which is too small for {name}"
+            raise wrong(ImageOptions, "size", reason, "choose a larger one") from error
         finally:
             self.train(training)
         return channels, (rows, columns)
@@ -133,7 +131,7 @@ class Encoder(nn.Module):
         Raises OptionError for an unknown stage.
         """
         if start not in (None, "all", *self.stages):
-            raise OptionError(f"--fine-tune is {start!r}: choose all or one of {', '.join(self.stages)}.")
+            raise wrong(TrainingOptions, "fine_tune", f"is {start!r}", f"choose all or one of {', '.join(self.stages)}")
         learning = start == "all"
         for name, stage in self.trunk.named_children():
             learning = learning or name == start

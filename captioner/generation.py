@@ -6,51 +6,61 @@ search found is the caption (`SearchOptions.rerank`). It knows how a sentence en
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
-from captioner.captions import Branch, Caption, Word
-from captioner.decoder import Decoder, Memory
-from captioner.model import CaptionModel
+from captioner.captions import Branch, Caption, Explanation, Word
 from captioner.options import SearchOptions
-from captioner.search import Hypothesis, Watch, not_finite, search
-from captioner.sequences import stack_captions
-from captioner.text import END, PAD, START, UNKNOWN, Vocabulary, readable
-
-_ROWS = 8192
-"""Most words scored together, where an image has many sequences: the logits are 330 MB at 10,000 words."""
+from captioner.search import Decoding, Hypothesis, Watch, not_finite, search
+from captioner.text import END, Vocabulary, readable
 
 
-@torch.inference_mode()
-def caption_features(
-    model: CaptionModel, features: Tensor, vocabulary: Vocabulary, options: SearchOptions
-) -> list[Caption]:
-    """Features (B, R, C) -> one caption for each of the B images, with its alternatives.
+class Network(Protocol):
+    """What captioning asks of a network: whatever can answer, in torch or not, can caption.
 
-    Raises OptionError where `options.rerank` asks for a decoder that the model does not have, and CaptionerError where
-    its probabilities are not finite.
+    Its features are its own affair: they come from `encode` and go back to the others, some images together.
     """
-    results = _search(model, features, model.decoder.read(features), options)
-    return [_caption(hypotheses, vocabulary) for hypotheses in results]
+
+    @property
+    def reads_backwards(self) -> bool:
+        """It has a right-to-left decoder, so that `score` can be asked."""
+
+    def encode(self, pixels: Sequence[Any]) -> Any:
+        """Pictures, each uint8 (3, size, size) as `vision.look` prepares them -> their features, together."""
+
+    def begin(self, features: Any) -> Decoding:
+        """What a search for the captions of these images needs."""
+
+    def score(self, features: Any, sequences: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        """The right-to-left decoder's log-probability of each of each image's sequences, ids from left to right."""
+
+    def attention(self, features: Any, sequences: Sequence[Sequence[int]]) -> list[list[list[list[float]]]] | None:
+        """Where it looks in one image for each token of each sequence: shares of the grid's cells, in rows; or None."""
 
 
-@torch.inference_mode()
+def caption_features(network: Network, features: Any, vocabulary: Vocabulary, options: SearchOptions) -> list[Caption]:
+    """The features of B images -> one caption for each, with its alternatives.
+
+    Raises OptionError where `options.rerank` asks for a decoder that the network does not have, and CaptionerError
+    where its probabilities are not finite.
+    """
+    return [_caption(hypotheses, vocabulary) for hypotheses in _search(network, features, options)]
+
+
 def explain_features(
-    model: CaptionModel,
-    features: Tensor,
+    network: Network,
+    features: Any,
     vocabulary: Vocabulary,
     options: SearchOptions,
     *,
     progress: Callable[[str], None] | None = None,
-) -> tuple[Caption, tuple[Branch, ...]]:
-    """Features (R, C) of one image -> its caption, with where the model looked for each word, and the search's tree.
+) -> Explanation:
+    """The features of one image -> its caption, with where the model looked for each word, and the search's tree.
 
     `progress` is told the most probable beginning after each word. Raises what `caption_features` raises.
     """
     met: dict[tuple[int, ...], float] = {}
 
-    def watch(_: int, tokens: Tensor, log_probabilities: Tensor) -> None:
+    def watch(_: int, tokens: Any, log_probabilities: Any) -> None:
         live: dict[tuple[int, ...], float] = {
             tuple(beginning): total
             for beginning, total in zip(tokens[0].tolist(), log_probabilities[0].tolist(), strict=True)
@@ -61,74 +71,44 @@ def explain_features(
             best = max(live.items(), key=lambda item: item[1])[0]
             progress(readable(vocabulary.decode(best)))
 
-    memory = model.decoder.read(features[None])
-    [hypotheses] = _search(model, features[None], memory, options, watch)
-    tokens = stack_captions([[[START, *hypothesis.tokens] for hypothesis in hypotheses]]).to(features.device)
-    _, attention = model.decoder.follow(tokens, memory, torch.zeros_like(tokens, dtype=torch.bool))  # no logits
-    looks: list[list[list[list[float]]]] = []  # of each hypothesis, for each word, the rows of the grid
-    if attention is not None:
-        looks = attention[0].float().view(*tokens.shape[1:], *model.encoder.grid).tolist()
-    return _caption(hypotheses, vocabulary, looks), _tree(met, hypotheses, vocabulary)
+    [hypotheses] = _search(network, features, options, watch)
+    looks = network.attention(features, [hypothesis.tokens for hypothesis in hypotheses])
+    return Explanation(_caption(hypotheses, vocabulary, looks or []), _tree(met, hypotheses, vocabulary))
 
 
 def _search(
-    model: CaptionModel, features: Tensor, memory: Memory, options: SearchOptions, watch: Watch | None = None
+    network: Network, features: Any, options: SearchOptions, watch: Watch | None = None
 ) -> list[list[Hypothesis]]:
-    """The hypotheses for features (B, R, C), and what `read` gave for them, best first by the decoders asked."""
-    options.check_model(reverse=model.reverse is not None)
+    """The hypotheses for the features of B images, best first by the decoders asked."""
+    options.check_model(reverse=network.reads_backwards)
+    decoding = network.begin(features)
     results = search(
-        lambda tokens, state: model.decoder.step(tokens, state, memory),
-        model.decoder.start(memory),
-        start=START,
-        end=END,
-        never=(PAD, START, UNKNOWN),
+        decoding.step,
+        decoding.state,
+        start=decoding.start,
+        end=decoding.end,
+        never=decoding.never,
         options=options,
         watch=watch,
     )
-    if options.rerank and model.reverse is not None and results:
-        results = _rerank(results, model.reverse, model.reverse.read(features), options)
-    return results
-
-
-def sequence_log_probabilities(
-    decoder: Decoder, memory: Memory, sequences: Sequence[Sequence[Sequence[int]]]
-) -> Tensor:
-    """What `read` gave for B images, and each one's token sequences -> their log-probabilities (B, K).
-
-    A sequence has neither start nor end; its natural log-probability, in float32, is the sum over its tokens and its
-    end, by the decoder's own softmax over all tokens, as in search. K is the most sequences of an image; places without
-    one hold 0. A decoder that reads from right to left wants its sequences reversed. Gradients flow.
-    """
-    tokens = stack_captions([[[START, *sequence, END] for sequence in group] for group in sequences])
-    tokens = tokens.to(memory.start[0].device)
-    together = max(1, _ROWS // (tokens.shape[0] * tokens.shape[2]))
-    parts = []
-    for part in torch.split(tokens, together, dim=1):
-        targets = part[..., 1:]
-        real = targets != PAD
-        logits, _ = decoder.follow(part[..., :-1], memory, real)
-        chosen = logits.log_softmax(-1, dtype=torch.float32).gather(-1, targets[real].unsqueeze(-1)).squeeze(-1)
-        parts.append(chosen.new_zeros(targets.shape).masked_scatter(real, chosen).sum(-1))
-    return torch.cat(parts, 1)
+    return _rerank(results, network, features, options) if options.rerank and results else results
 
 
 def _rerank(
-    results: Sequence[Sequence[Hypothesis]], reverse: Decoder, memory: Memory, options: SearchOptions
+    results: Sequence[Sequence[Hypothesis]], network: Network, features: Any, options: SearchOptions
 ) -> list[list[Hypothesis]]:
     """Each image's hypotheses, the best first by both decoders: (1 - rerank) * left to right + rerank * right to left.
 
     Both log-probabilities are divided by length ** length_penalty, as in search. Unfinished hypotheses stay behind, in
     the order they had: what was cut off has no end to read from.
     """
-    reversed_tokens = [[hypothesis.tokens[::-1] for hypothesis in hypotheses] for hypotheses in results]
+    scores = network.score(features, [[hypothesis.tokens for hypothesis in hypotheses] for hypotheses in results])
     ranked = []
-    for image, (hypotheses, logs) in enumerate(
-        zip(results, sequence_log_probabilities(reverse, memory, reversed_tokens).tolist(), strict=True)
-    ):
+    for image, (hypotheses, logs) in enumerate(zip(results, scores, strict=True)):
         if not all(map(math.isfinite, logs)):
             raise not_finite(image)
         places = []
-        for hypothesis, log_probability in zip(hypotheses, logs, strict=False):
+        for hypothesis, log_probability in zip(hypotheses, logs, strict=True):
             score = log_probability / len(hypothesis.log_probabilities) ** options.length_penalty
             both = (1 - options.rerank) * hypothesis.score + options.rerank * score
             places.append((hypothesis.finished, both if hypothesis.finished else hypothesis.score))

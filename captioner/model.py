@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from captioner.decoder import Decoder
 from captioner.encoder import Encoder
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions
-from captioner.pictures import normalise
+from captioner.vision import Vision
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,6 @@ class CaptionModel(nn.Module):
         """
         super().__init__()
         self.options = options
-        self.fused = False
-        """It has been made ready for inference by `fuse`, and can be neither trained nor saved any more."""
         self.encoder = Encoder(options.encoder, image_size=options.image.size, imagenet=imagenet)
         self.decoder = self._decoder()
         # Schuster and Paliwal 1997, "Bidirectional Recurrent Neural Networks": two networks of one shape, one for each
@@ -46,24 +44,14 @@ class CaptionModel(nn.Module):
         options = self.options
         return Decoder(options.decoder, channels=self.encoder.channels, vocabulary_size=options.vocabulary_size)
 
-    def fuse(self) -> None:
-        """Multiplies what can be multiplied beforehand, for inference: the same captions, faster.
-
-        What was fused can be neither trained nor saved.
-        """
-        self.encoder.fuse()
-        self.decoder.fuse()  # not the second decoder, which never takes single steps
-        self.fused = True
-
-    def train(self, mode: bool = True) -> "CaptionModel":
-        """As nn.Module.train. Raises ValueError where the model was fused."""
-        if mode and self.fused:
-            raise ValueError("A fused model cannot be trained: load its file with checkpoint.load_model instead.")
-        return super().train(mode)
+    @property
+    def vision(self) -> Vision:
+        """The encoder, with the options by which pictures are made ready for it."""
+        return Vision(self.options.image, self.encoder)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W), uint8, fitted by `pictures.to_tensor` -> features (B, R, C)."""
-        return self.encoder(normalise(pixels, self.options.image))
+        """Pixels (B, 3, H, W), uint8, fitted by `vision.look` -> features (B, R, C)."""
+        return self.vision.encode(pixels)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Pixels (B, 3, H, W) uint8, tokens (B, K, T) -> logits (B, K, T, V), attention (B, K, T, R) or None."""

@@ -33,6 +33,20 @@ Watch = Callable[[int, torch.Tensor, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """What a search needs to know of a model that is about to write the captions of B images."""
+
+    step: Step
+    state: State
+    """The initial one, (B, 1, ...)."""
+    start: int
+    """The token before the first one."""
+    end: int
+    never: tuple[int, ...] = ()
+    """Tokens that may not be produced; list `start` too."""
+
+
+@dataclass(frozen=True)
 class Hypothesis:
     """A token sequence with its natural log-probability under the model."""
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from captioner.captioner import Captioner
 from captioner.checkpoint import ModelFile
 from captioner.errors import OptionError
 from captioner.options import SearchOptions, WebOptions
-from captioner.predictor import Captioner
 from tests.hostile import encoded, noise, write_hostile_files
 
 pytest.importorskip("gradio", reason="the page needs gradio")
@@ -42,12 +41,12 @@ def client_of(captioners: dict[str, Captioner], options: WebOptions, queue: Mode
 
 @pytest.fixture(scope="module")
 def captioner(both_ways_file: ModelFile) -> Captioner:
-    return Captioner(both_ways_file, torch.device("cpu"))
+    return Captioner.of(both_ways_file)
 
 
 @pytest.fixture(scope="module")
 def client(captioner: Captioner, small_file: ModelFile) -> Iterator[TestClient]:
-    other = Captioner(small_file, torch.device("cpu"))
+    other = Captioner.of(small_file)
     with client_of({"first": captioner, "other": other}, WebOptions()) as client:
         yield client
 
@@ -216,7 +215,7 @@ def test_a_full_queue_answers_politely(captioner: Captioner) -> None:
             assert self.gate.wait(30)
             return super().caption_pixels(*rest, **more)
 
-    slow, queue = Slow(captioner.file, torch.device("cpu")), ModelQueue(batch=1, capacity=2)
+    slow, queue = Slow(captioner.network, captioner.card), ModelQueue(batch=1, capacity=2)
     with client_of({"first": slow}, WebOptions(), queue) as client, ThreadPoolExecutor(3) as visitors:
         waiting = [visitors.submit(post, client, ("a.jpg", PHOTO)) for _ in range(3)]
         while queue.counts.batches + queue.waiting < 3:

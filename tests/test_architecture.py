@@ -11,13 +11,14 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"errors", "options", "files", "captions", "sureness"},
-    {"pictures", "text", "device", "formats"},
+    {"pictures", "text", "device", "formats", "card"},
     {"encoder", "decoder", "search", "sequences"},
+    {"vision"},
     {"model"},
-    {"checkpoint", "datasets", "metrics", "archives"},
+    {"network", "checkpoint", "datasets", "metrics", "archives"},
     {"generation"},
     {"evaluation"},
-    {"predictor", "training", "report"},
+    {"captioner", "training", "report"},
     {"video"},
     {"cli", "web"},
     {"__main__", "app", "train"},
@@ -26,6 +27,7 @@ ABOVE = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 ALLOWED_NEIGHBOURS = {
     ("options", "errors"),  # an option that is wrong is an error
     ("files", "errors"),  # and so is a file that cannot be read
+    ("captions", "errors"),  # and so is what becomes of a picture without a caption
 }
 ONLY_IN = {
     "gradio": "web",
@@ -39,7 +41,7 @@ ONLY_IN = {
     "torchvision": "encoder",
     "av": "video",
 }
-TORCHLESS = {"errors", "options", "captions", "text", "formats", "cli", "__main__", "app", "train"}
+TORCHLESS = {"errors", "options", "captions", "card", "text", "formats", "cli", "__main__", "app", "train"}
 
 
 def sources():
@@ -89,9 +91,9 @@ def test_packages_stay_in_their_rooms(path):
 
 def test_captioning_reads_no_data_sets():
     """Whoever captions pictures does not load the readers of data sets, nor what trains and scores."""
-    script = "import sys, captioner.predictor; print(sorted(n for n in sys.modules if n.startswith('captioner.')))"
+    script = "import sys, captioner.captioner; print(sorted(n for n in sys.modules if n.startswith('captioner.')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "captioner.predictor" in done.stdout
+    assert "captioner.captioner" in done.stdout
     for room in ("datasets", "training", "metrics", "evaluation", "formats", "video"):
         assert f"captioner.{room}" not in done.stdout
 
@@ -105,3 +107,14 @@ def test_help_needs_no_torch(path):
         assert name.split(".")[0] not in ("torch", "torchvision", "gradio", "numpy", "av")
         if name.startswith("captioner."):
             assert name.split(".")[1] in TORCHLESS, f"{path.name} imports {name} at the top"
+
+
+def test_nobody_reaches_through_a_captioner():
+    """Faces and jobs ask a Captioner (its card, its search, a copy with other options), not the network behind it."""
+    for path in sources():
+        if room_of(path) == "captioner":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in ("file", "network", "vocabulary"):
+                holder = ast.unparse(node.value)
+                assert not holder.split("[")[0].endswith(("captioner", "captioners")), f"{path}: {ast.unparse(node)}"

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from captioner import Captioner
-from captioner.checkpoint import BUNDLED_MODELS, load_model, read_header, save_model
+from captioner.card import read_header
+from captioner.checkpoint import BUNDLED_MODELS, load_model, save_model
 from captioner.datasets import load_dataset
 from captioner.evaluation import evaluate
 from captioner.model import CaptionModel

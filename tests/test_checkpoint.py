@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from captioner import Captioner
+from captioner.card import read_header
 from captioner.checkpoint import (
     BUNDLED_MODELS,
     load_model,
     load_resume,
     model_path,
-    read_header,
     save_model,
     save_resume,
 )
@@ -222,12 +223,15 @@ def test_a_resume_file_holds_tensors_and_plain_values(tmp_path):
             load_resume(tmp_path / name)
 
 
-def test_what_was_fused_is_neither_saved_nor_trained(model, tmp_path):
-    """A captioner's model has other weights than its file: no broken file comes of it."""
-    fused = Captioner.load(model, "cpu").file
-    with pytest.raises(ValueError, match="load_model"):
-        save_model(tmp_path / "copy.safetensors", fused)
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="load_model"):
-        fused.model.train()
-    assert not fused.model.eval().training
+def test_a_captioner_leaves_its_model_as_it_was(both_ways_file, tmp_path):
+    """What is multiplied beforehand for it, or made half as precise, is its own: the model can be trained and saved."""
+    before = copy.deepcopy(both_ways_file.model.state_dict())
+    captioner = Captioner.of(both_ways_file, precision="bfloat16")
+    captioner(Image.new("RGB", (30, 20), "red"))
+    save_model(tmp_path / "copy", both_ways_file)
+    for found in (both_ways_file.model, load_model(tmp_path / "copy").model):
+        for name, tensor in found.state_dict().items():
+            assert tensor.dtype == before[name].dtype
+            assert torch.equal(tensor, before[name]), name
+    assert all(parameter.requires_grad for parameter in both_ways_file.model.parameters())
+    assert not isinstance(captioner.network, torch.nn.Module)

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner, cli
-from captioner.checkpoint import load_model, read_header, save_model
+from captioner.card import read_header
+from captioner.checkpoint import load_model, save_model
 from captioner.datasets import load_dataset
 from captioner.options import MODELS
 from captioner.text import END
 from tests.hostile import write_hostile_files
+from tests.test_pictures import locked
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,6 +57,16 @@ def call(capsys, *arguments):
     status = cli.main([str(argument) for argument in arguments])
     output = capsys.readouterr()
     return status, output.out, output.err
+
+
+def test_a_folder_that_may_not_be_listed_costs_itself_alone(model, photos, capsys, monkeypatch):
+    """As `lost+found` on a disk of its own: it is named, the other photos get their captions, and the status is 1."""
+    (photos / "lost+found").mkdir()
+    locked(monkeypatch, photos / "lost+found")
+    status, out, err = call(capsys, "caption", photos, "--model", model)
+    assert status == 1
+    assert len(out.splitlines()) == 3
+    assert err.count("lost+found cannot be listed (Permission denied)") == 1
 
 
 def test_one_line_a_photo_path_tab_caption(model, photos, capsys):

@@ -454,7 +454,8 @@ def test_problems_stop_with_counts_and_ten_names_of_each_kind(tmp_path):
     assert f"missing picture: 1,234 ({', '.join(names[:10])} and 1,224 more)" in message
     assert "malformed row: 1 (captions.csv, line 1237 (no image))" in message
     assert "picture without captions: 1 (stray.png)" in message
-    assert "`--skip-bad`" in message
+    assert "leave them out" in message
+    assert caught.value.field == "skip_bad"
     assert len(message.splitlines()) == 5
 
 

@@ -45,7 +45,9 @@ def test_a_captioner_computes_in_what_was_asked_for(model, precision):
     """Encoder and decoders; the picture's probabilities are near those of float32 all the same."""
     captioner = Captioner.load(model, "cpu", precision=precision)
     assert captioner.precision == precision
-    assert {part.dtype for part in captioner.file.model.parameters()} == {getattr(torch, precision)}
+    network = captioner.network
+    parts = (network.vision.encoder, network.decoder)
+    assert {tensor.dtype for part in parts for tensor in part.parameters()} == {getattr(torch, precision)}
     picture = torch.randint(0, 256, (50, 60, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
     expected = Captioner.load(model, "cpu", precision="float32")(picture)
     assert captioner(picture).log_probability == pytest.approx(expected.log_probability, rel=0.05)

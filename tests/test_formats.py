@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
+import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -19,7 +22,18 @@ from PIL.PngImagePlugin import PngInfo
 from captioner.datasets import load_dataset
 from captioner.datasets.dataset import CaptionedImage
 from captioner.datasets.results import match_results
-from captioner.formats import coco_results, csv_lines, json_lines, read_csv, read_jsonl, text_sidecars, xmp_sidecars
+from captioner.formats import (
+    coco_results,
+    csv_lines,
+    json_lines,
+    read_csv,
+    read_jsonl,
+    text_sidecars,
+    timestamp,
+    to_srt,
+    to_webvtt,
+    xmp_sidecars,
+)
 from captioner.formats.rows import Row
 
 TEXT = st.text(max_size=30) | st.text("=+-@＝'\",;\t\r\n\u2028\x00\ud800 a", max_size=8)
@@ -256,3 +270,89 @@ def test_exiftool_puts_the_sidecars_into_the_photos(tmp_path, kind):
     assert after.info["icc_profile"] == b"profile"
     for part in ("A &quot;dog&quot; &amp; a 犬,\nrunning", "AltTextAccessibility", "<xmp:Rating>4</xmp:Rating>"):
         assert part in after.info["xmp"].decode()
+
+
+# Subtitles
+
+
+@dataclass
+class Cue:
+    start: float
+    end: float
+    text: str
+
+
+def cues_of(texts, step):
+    return [Cue(number * step, (number + 1) * step, text) for number, text in enumerate(texts)]
+
+
+SAID = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40) | st.sampled_from([
+    "a --> b", "<i>a</i>", "AT&T &amp; &lt;", "one\n\ntwo", "a\r\nb", "  ", "", "NOTE", "WEBVTT", "1", "\u2028x\u2029",
+    "00:00:01.000 --> 00:00:02.000",
+])  # fmt: skip
+
+
+@given(texts=st.lists(SAID, max_size=6), step=st.floats(0.1, 2000))
+@settings(deadline=None)
+def test_webvtt_is_valid_and_says_what_the_captions_say(texts, step):
+    """By the rules of the format (W3C WebVTT, section 4): cues of one line, in order, every character escaped."""
+    cues = cues_of(texts, step)
+    head, *blocks = to_webvtt(cues).split("\n\n")
+    said = [(cue, " ".join(cue.text.split())) for cue in cues if cue.text.split()]
+    assert head.rstrip("\n") == "WEBVTT"
+    assert len(blocks) == len(said)
+    for block, (cue, text) in zip(blocks, said, strict=True):
+        times, payload = block.rstrip("\n").split("\n")
+        start, end = re.fullmatch(
+            r"(\d{2,}:[0-5]\d:[0-5]\d\.\d{3}) --> (\d{2,}:[0-5]\d:[0-5]\d\.\d{3})", times
+        ).groups()
+        assert seconds_of(start) == pytest.approx(cue.start, abs=0.0006)
+        assert seconds_of(end) == pytest.approx(cue.end, abs=0.0006)
+        assert not re.search(r"<|>|&(?!amp;|lt;|gt;)", payload)
+        assert payload.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") == text
+
+
+@given(texts=st.lists(SAID, max_size=6), step=st.floats(0.1, 2000))
+@settings(deadline=None)
+def test_srt_is_valid_and_says_what_the_captions_say(texts, step):
+    """Numbered from 1, times with commas, one line of text without anything a player could take for a tag or an arrow."""
+    cues = cues_of(texts, step)
+    said = [(cue, " ".join(cue.text.split())) for cue in cues if cue.text.split()]
+    blocks = to_srt(cues).split("\n\n") if said else []
+    assert len(blocks) == len(said)
+    for number, (block, (cue, text)) in enumerate(zip(blocks, said, strict=True), start=1):
+        count, times, payload = block.rstrip("\n").split("\n")
+        assert count == str(number)
+        start, end = re.fullmatch(r"(\d{2,}:[0-5]\d:[0-5]\d,\d{3}) --> (\d{2,}:[0-5]\d:[0-5]\d,\d{3})", times).groups()
+        assert seconds_of(start) == pytest.approx(cue.start, abs=0.0006)
+        assert seconds_of(end) == pytest.approx(cue.end, abs=0.0006)
+        assert "<" not in payload
+        assert ">" not in payload
+        assert payload == text.translate({ord("<"): "‹", ord(">"): "›"})
+
+
+def seconds_of(stamp):
+    hours, minutes, seconds = stamp.replace(",", ".").split(":")
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+
+
+@pytest.mark.parametrize(("form", "write"), [("webvtt", to_webvtt), ("srt", to_srt)])
+def test_subtitles_are_read_by_another_program(form, write):
+    """FFmpeg finds the same cues with the same times; none is lost to an odd caption."""
+    texts = ["A dog", "a --> b", "AT&T <i>x</i>", "", "one\n\ntwo", "last"]
+    cues = cues_of(texts, 1000.25)
+    with av.open(io.BytesIO(write(cues).encode()), format=form) as file:
+        read = [
+            (float(packet.pts * packet.time_base), float(packet.duration * packet.time_base))
+            for packet in file.demux()
+            if packet.size
+        ]
+    assert read == [pytest.approx((cue.start, 1000.25)) for cue in cues if cue.text]
+
+
+def test_timestamps_carry_over():
+    """A rounded 60th second is a minute."""
+    assert timestamp(0) == "00:00:00.000"
+    assert timestamp(59.9996) == "00:01:00.000"
+    assert timestamp(3661.25) == "01:01:01.250"
+    assert timestamp(360_000) == "100:00:00.000"

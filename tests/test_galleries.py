@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import threading
 import time
 import zipfile
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from captioner.captioner import Captioner
 from captioner.options import VideoOptions, WebOptions
-from captioner.predictor import Captioner
 from captioner.video import caption_video
 
 pytest.importorskip("gradio", reason="the page needs gradio")
@@ -23,7 +24,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from captioner.web import album, clip, page
-from captioner.web.queue import ModelQueue
+from captioner.web.queue import ModelQueue, Queued
 from tests.clips import moving, write_clip
 from tests.hostile import encoded, noise
 from tests.visitors import ADDRESS, Visitor, half_an_upload, made, small_captioner
@@ -106,7 +107,7 @@ def test_nothing_given_is_said(visitor: Visitor, title: str) -> None:
     assert "yet: drop" in str(shown(visitor.call(visitor.button(title), [None, "first"])))
     file: Any = visitor.upload(b"whatever", "file.zip")
     wrong = shown(visitor.call(visitor.button(title), [[file] if title == "Caption them" else file, "nobody"]))
-    assert "That model is not here: choose first." in str(wrong)
+    assert "There is no model &#x27;nobody&#x27; here: choose first." in str(wrong)
 
 
 # A clip
@@ -127,6 +128,19 @@ def test_a_clip_becomes_scenes(visitor: Visitor, captioner: Captioner, drawn: Pa
     grown = str(visitor.grown)
     assert f"gradio_api/file={file['path']}" in grown
     assert "% of the clip" in grown
+
+
+def test_a_clip_goes_through_the_one_queue(visitor: Visitor, drawn: Path) -> None:
+    """Its pictures are counted like everybody's, and no model works beside the queue."""
+
+    def counted() -> int:
+        said = visitor.client.get("/metrics").text
+        return int(re.search(r"^captioner_pictures_total (\d+)$", said, re.MULTILINE)[1])  # type: ignore[index]
+
+    before = counted()
+    file = visitor.upload(drawn.read_bytes(), "clip.mp4")
+    _, _, scenes, _ = shown(visitor.call(visitor.button("Caption it"), [file, "first"]))
+    assert counted() - before >= len(scenes) >= 1
 
 
 @pytest.mark.parametrize(("data", "sentence"), [(b"no clip", "is not a clip"), (b"", "is empty")])
@@ -153,7 +167,7 @@ def test_a_clip_does_not_keep_the_machine_for_ever(drawn: Path, captioner: Capti
     """A clip that takes too long ends with a sentence."""
     monkeypatch.setattr(clip, "PATIENCE", 0.0)
     with pytest.raises(clip.VideoError, match="the longest that this page works on a clip"):
-        list(clip._scenes(drawn, captioner, ModelQueue()))
+        list(clip._scenes(drawn, Queued(ModelQueue(), captioner)))
 
 
 @pytest.mark.parametrize("who", ["visitor", "server"])
@@ -161,9 +175,10 @@ def test_whoever_leaves_stops_the_work(drawn: Path, captioner: Captioner, monkey
     """Nobody's clip is read on after they have gone, nor when the server stops."""
     ended: list[str] = []
 
-    def watched(path: Path, captioner: Captioner, *, options: VideoOptions, progress: Any) -> Iterator[Any]:
+    def watched(path: Path, captioner: Queued, *, options: VideoOptions, progress: Any, check: Any) -> Iterator[Any]:
         try:
             for _ in range(10**6):
+                check()
                 progress(0.0)
                 time.sleep(0.01)
                 yield from ()
@@ -172,7 +187,7 @@ def test_whoever_leaves_stops_the_work(drawn: Path, captioner: Captioner, monkey
 
     monkeypatch.setattr(clip, "caption_video", watched)
     queue = ModelQueue()
-    scenes = clip._scenes(drawn, captioner, queue)
+    scenes = clip._scenes(drawn, Queued(queue, captioner))
     next(scenes)
     assert ended == []
     (scenes if who == "visitor" else queue).close()  # type: ignore[attr-defined]

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from captioner import generation
+from captioner.decoder import sequence_log_probabilities
 from captioner.errors import CaptionerError, OptionError
-from captioner.generation import caption_features, explain_features, sequence_log_probabilities
+from captioner.generation import caption_features, explain_features
 from captioner.model import CaptionModel
+from captioner.network import network_of
 from captioner.options import SearchOptions
 from captioner.text import END, START
 
@@ -29,7 +30,7 @@ def ask(both_ways_file, features):
     """All sentences of each image, best first, as one flat list each."""
 
     def ask(options, features=features):
-        captions = caption_features(both_ways_file.model, features, both_ways_file.vocabulary, options)
+        captions = caption_features(network_of(both_ways_file.model), features, both_ways_file.vocabulary, options)
         return [[replace(caption, alternatives=()), *caption.alternatives] for caption in captions]
 
     return ask
@@ -59,10 +60,10 @@ def test_without_a_share_nothing_changes_and_the_second_decoder_never_runs(both_
     """A share of 0 gives the very captions of the same model without that decoder."""
     alone = CaptionModel(replace(both_ways_file.model.options, reverse=False)).eval()
     alone.decoder.load_state_dict(both_ways_file.model.decoder.state_dict())
-    expected = caption_features(alone, features, both_ways_file.vocabulary, BEAM)
+    expected = caption_features(network_of(alone), features, both_ways_file.vocabulary, BEAM)
     for name in ("read", "follow", "step"):
         monkeypatch.setattr(both_ways_file.model.reverse, name, None)
-    assert caption_features(both_ways_file.model, features, both_ways_file.vocabulary, BEAM) == expected
+    assert caption_features(network_of(both_ways_file.model), features, both_ways_file.vocabulary, BEAM) == expected
 
 
 def test_the_features_are_read_once_by_each_decoder(both_ways_file, ask, monkeypatch):
@@ -115,7 +116,7 @@ def test_company_does_not_change_how_sentences_are_ranked(features, ask):
 @pytest.mark.parametrize("rows", [1, 20, 8192])
 def test_log_probabilities_of_sequences_are_those_of_single_steps(both_ways_file, features, monkeypatch, rows):
     """Many at once, of different lengths and numbers, an empty one and an image without any among them."""
-    monkeypatch.setattr(generation, "_ROWS", rows)
+    monkeypatch.setattr("captioner.decoder._ROWS", rows)
     decoder = both_ways_file.model.reverse
     sequences = [[[4, 5, 6], [7], [3, 9, 9, 9, 8]], [[]], [], [[10, 4], [4, 10]]]
     found = sequence_log_probabilities(decoder, decoder.read(features[:4]), sequences)
@@ -140,7 +141,8 @@ def test_what_was_cut_off_is_not_read_from_its_end(both_ways_file, features):
     model.load_state_dict(both_ways_file.model.state_dict())
     model.decoder.output.bias.data[END] = -math.inf
     plain, ranked = (
-        caption_features(model, features, both_ways_file.vocabulary, replace(BEAM, rerank=rerank)) for rerank in (0, 1)
+        caption_features(network_of(model), features, both_ways_file.vocabulary, replace(BEAM, rerank=rerank))
+        for rerank in (0, 1)
     )
     assert plain == ranked
     assert all(len(caption.words) == BEAM.max_length for caption in plain)
@@ -155,7 +157,7 @@ def test_a_model_that_reads_one_way_cannot_be_asked_for_the_other(small_file):
     """One sentence that says which option it is and what to do."""
     features = torch.randn(1, 4, small_file.model.encoder.channels)
     with pytest.raises(OptionError, match=r"^rerank is 0\.5, but the model has no right-to-left decoder: .*\.$"):
-        caption_features(small_file.model, features, small_file.vocabulary, SearchOptions(rerank=0.5))
+        caption_features(network_of(small_file.model), features, small_file.vocabulary, SearchOptions(rerank=0.5))
 
 
 def test_a_damaged_second_decoder_is_noticed(both_ways_file, features):
@@ -164,7 +166,7 @@ def test_a_damaged_second_decoder_is_noticed(both_ways_file, features):
     model.load_state_dict(both_ways_file.model.state_dict())
     model.reverse.combine.weight.data.fill_(math.nan)
     with pytest.raises(CaptionerError, match="no finite probabilities for image 0"):
-        caption_features(model, features, both_ways_file.vocabulary, replace(BEAM, rerank=0.1))
+        caption_features(network_of(model), features, both_ways_file.vocabulary, replace(BEAM, rerank=0.1))
 
 
 # ---- how a caption came about ----------------------------------------------------------------------------------------
@@ -190,9 +192,9 @@ def everything(tree, before=()):
 @pytest.mark.parametrize("options", [*EVERY_METHOD, replace(BEAM, length_penalty=1.0, rerank=0.5)])
 def test_an_explained_caption_is_the_caption(talkative, features, options):
     """Looking on changes neither the sentence nor its probabilities, nor what else was found."""
-    captions = caption_features(talkative.model, features, talkative.vocabulary, options)
+    captions = caption_features(network_of(talkative.model), features, talkative.vocabulary, options)
     for image, expected in zip(features, captions, strict=True):
-        found, _ = explain_features(talkative.model, image, talkative.vocabulary, options)
+        found = explain_features(network_of(talkative.model), image[None], talkative.vocabulary, options).caption
         for one, other in zip((found, *found.alternatives), (expected, *expected.alternatives), strict=True):
             assert one.text == other.text
             assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
@@ -204,7 +206,7 @@ def test_where_the_model_looked_is_what_teacher_forcing_says(talkative, features
     """Of every word of every sentence: shares of the grid's cells in their places, that sum to 1."""
     decoder, (rows, columns) = talkative.model.decoder, talkative.model.encoder.grid
     for image in features[:3]:
-        found, _ = explain_features(talkative.model, image, talkative.vocabulary, options)
+        found = explain_features(network_of(talkative.model), image[None], talkative.vocabulary, options).caption
         for caption in (found, *found.alternatives):
             ids = talkative.vocabulary.encode([word.text for word in caption.words])
             with torch.inference_mode():
@@ -222,7 +224,8 @@ def test_a_model_without_attention_looks_nowhere(small_file, features):
     torch.manual_seed(0)
     model = CaptionModel(options).eval()
     model.decoder.output.bias.data[END] -= 9  # it says something
-    caption, tree = explain_features(model, features[0], small_file.vocabulary, BEAM)
+    explanation = explain_features(network_of(model), features[:1], small_file.vocabulary, BEAM)
+    caption, tree = explanation.caption, explanation.tree
     assert caption.words
     assert tree
     assert all(word.attention == () for word in caption.words)
@@ -233,7 +236,8 @@ def test_the_tree_holds_what_the_search_met(talkative, features, options):
     """Every beginning with the model's own probability, and the sentences found as paths from the root to an end."""
     decoder, vocabulary = talkative.model.decoder, talkative.vocabulary
     for image in features[:4]:
-        found, tree = explain_features(talkative.model, image, vocabulary, options)
+        explanation = explain_features(network_of(talkative.model), image[None], vocabulary, options)
+        found, tree = explanation.caption, explanation.tree
         sentences = [tuple(word.text for word in caption.words) for caption in (found, *found.alternatives)]
         ends = {}
         for words, branch in everything(tree):
@@ -264,12 +268,12 @@ def test_the_tree_holds_what_the_search_met(talkative, features, options):
 def test_progress_tells_the_best_beginning_so_far(talkative, features):
     """After each word, as readable text; greedy search's beginnings are those of its one sentence."""
     said = []
-    found, _ = explain_features(
-        talkative.model, features[0], talkative.vocabulary, SearchOptions(1, 7), progress=said.append
-    )
+    found = explain_features(
+        network_of(talkative.model), features[:1], talkative.vocabulary, SearchOptions(1, 7), progress=said.append
+    ).caption
     assert [len(text.split()) for text in said] == sorted(len(text.split()) for text in said)
     assert said[-1] == found.text
     assert len(said) >= len(found.words) - 1
     wide = []
-    explain_features(talkative.model, features[0], talkative.vocabulary, BEAM, progress=wide.append)
+    explain_features(network_of(talkative.model), features[:1], talkative.vocabulary, BEAM, progress=wide.append)
     assert wide

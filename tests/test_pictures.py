@@ -821,6 +821,35 @@ def test_find_images_in_no_folder(tmp_path: Path) -> None:
     assert find_images(tmp_path / "empty") == []
 
 
+def locked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Makes a folder one that may not be listed (simulated: root may list everything)."""
+    scan = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_a_folder_that_may_not_be_listed_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, and what lies beside it is found; without somebody to tell it is an error, as the whole folder is."""
+    for name in ("a/1.jpg", "lost+found/2.jpg", "z/3.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    locked(monkeypatch, tmp_path / "lost+found")
+    told: list[ImageError] = []
+    assert find_images(tmp_path, unreadable=told.append) == [tmp_path / "a/1.jpg", tmp_path / "z/3.jpg"]
+    assert [str(error) for error in told] == [
+        f"{tmp_path}/lost+found cannot be listed (Permission denied): give a folder that you may read."
+    ]
+    with pytest.raises(ImageError, match="lost\\+found cannot be listed"):
+        find_images(tmp_path)
+    with pytest.raises(ImageError, match="lost\\+found cannot be listed"):
+        find_images(tmp_path / "lost+found", unreadable=told.append)
+
+
 def test_suffixes_are_those_that_can_be_read() -> None:
     """No suffix is promised whose format is not read: each is one of Pillow's for those formats, or HEIC's."""
     Image.init()
@@ -833,16 +862,16 @@ def test_suffixes_are_those_that_can_be_read() -> None:
 
 @pytest.mark.skipif(not COCO.is_dir(), reason="needs COCO's val2017 photos beside the repository")
 def test_coco_photos() -> None:
-    """Real photos, colour and grey, are read as Pillow reads them, by path and by bytes alike."""
+    """Real photos, colour and grey, that nothing is to be done to are read as Pillow reads them, bytes and paths alike."""
     photos = find_images(COCO)[:8]
     assert photos
     options = ImageOptions()
     for path in photos:
         with Image.open(path) as photo:
-            upright = "exif" not in photo.info
+            plain = not {"exif", "icc_profile"} & photo.info.keys()
             expected = photo.convert("RGB")
         got = read_image(path)
-        if upright:
+        if plain:
             assert difference(got, expected) == 0
         pixels = to_tensor(path, options)
         assert torch.equal(pixels, to_tensor(path.read_bytes(), options))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from captioner.checkpoint import BUNDLED_MODELS, load_model, read_header
+from captioner.card import read_header
+from captioner.checkpoint import BUNDLED_MODELS, load_model
 from captioner.datasets import load_dataset
 from captioner.errors import OptionError
 from captioner.options import MODELS

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from captioner.captioner import Captioner
 from captioner.checkpoint import ModelFile
 from captioner.errors import BusyError, CaptionerError
+from captioner.network import fused
 from captioner.options import SearchOptions
-from captioner.predictor import Captioner
 from captioner.web.queue import ModelQueue
 
 SEARCH = SearchOptions(beam_size=2, max_length=5)
@@ -22,7 +23,7 @@ class Watched(Captioner):
     """A real captioner that notes the batches it is given, and waits at a gate before each."""
 
     def __init__(self, file: ModelFile) -> None:
-        super().__init__(file, torch.device("cpu"))
+        super().__init__(fused(file.model), file.card("watched"))
         self.batches: list[int] = []
         self.gate = threading.Event()
         self.gate.set()

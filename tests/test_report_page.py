@@ -19,8 +19,8 @@ from PIL import Image
 from captioner.datasets.dataset import CaptionedImage
 from captioner.evaluation import compare, compare_with_people, evaluate
 from captioner.report import page as module
-from captioner.report.page import page
-from captioner.report.scores import Comparison, Report, image_records
+from captioner.report.page import to_html
+from captioner.report.scores import Comparison, Report, per_image
 from captioner.text import TOKENISER
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def cards(text: str) -> list[str]:
 def test_everything_is_told(tmp_path: Path) -> None:
     """Facts, scores with intervals, habits; and of each image its picture, caption, references, name and scores."""
     report = replace(make(tmp_path), vocabulary=(8, 50))
-    text = page(report)
+    text = to_html(report)
     said = Reader(text).text
     for name, (low, high) in report.evaluation.intervals(20).items():
         assert f"{name}{report.evaluation.scores[name]:.2f}{low:.2f} to {high:.2f}" in said
@@ -108,7 +108,7 @@ def test_everything_is_told(tmp_path: Path) -> None:
     ):
         assert fact in said
     assert "equal a reference25.0%" in said
-    records = list(image_records(report))
+    records = list(per_image(report))
     assert len(cards(text)) == len(records) == 4
     for card, record in zip(cards(text), records, strict=True):
         shown = Reader(card)
@@ -127,7 +127,7 @@ def test_the_worst_come_first(tmp_path: Path) -> None:
     last = replace(report.evaluation.images[1], image_id=77)
     images = (report.evaluation.images[0], last, *report.evaluation.images[2:])
     report = replace(report, evaluation=replace(report.evaluation, images=images))
-    names = [re.search(r'class="name">(.*?)</p>', card)[1] for card in cards(page(report))]  # type: ignore[index]
+    names = [re.search(r'class="name">(.*?)</p>', card)[1] for card in cards(to_html(report))]  # type: ignore[index]
     assert names[0] == "1.png (id 77)"
     assert names[1:] == [report.evaluation.images[index].name for index in report.worst_first[1:]]
 
@@ -135,14 +135,14 @@ def test_the_worst_come_first(tmp_path: Path) -> None:
 def test_words_of_no_reference_are_marked(tmp_path: Path) -> None:
     """Word by word as the tokeniser sees them, whatever the case and the punctuation around them."""
     report = make(tmp_path, ["A DOG, doesn't run; on  grass.", "men\tkick cats", "", "boats"])
-    text = page(report)
+    text = to_html(report)
     assert sorted(re.findall("<mark>(.*?)</mark>", "".join(cards(text)))) == ["cats", "doesn&#x27;t", "run;"]
     assert "A DOG, <mark>doesn&#x27;t</mark> <mark>run;</mark> on  grass." in text
 
 
 def test_pictures_are_small(tmp_path: Path) -> None:
     """JPEGs of at most 256 pixels inside the page, in the shape of the pictures."""
-    pictures = Reader(page(make(tmp_path))).all("img")
+    pictures = Reader(to_html(make(tmp_path))).all("img")
     assert len(pictures) == 4
     for picture in pictures:
         assert (picture["width"], picture["height"]) == ("256", "191") or picture["height"] == "192"
@@ -156,7 +156,7 @@ def test_pictures_that_cannot_be_shown(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"no picture")
     images = list(report.evaluation.images)
     images[2] = replace(images[2], source=Image.new("RGB", (9, 9)))
-    text = page(replace(report, evaluation=replace(report.evaluation, images=tuple(images))))
+    text = to_html(replace(report, evaluation=replace(report.evaluation, images=tuple(images))))
     assert sorted(re.findall(r'class="missing">No picture<br><span>(.*?)<', text)) == ["0.png", "1.png"]
     assert len(Reader(text).all("img")) == 2
     assert "Pictures missing or unreadable: 2." in Reader(text).text
@@ -166,7 +166,7 @@ def test_of_many_images_some_are_shown(tmp_path: Path, monkeypatch: pytest.Monke
     """Of more than CARDS, that many, the worst and the best among them, still the worst first; the page says so."""
     monkeypatch.setattr(module, "CARDS", 3)
     report = make(tmp_path)
-    text = page(report)
+    text = to_html(report)
     captions = [(Reader(card).all("img")[0])["alt"] for card in cards(text)]
     ranked = [CAPTIONS[index] for index in report.worst_first]
     assert (captions[0], captions[-1]) == (ranked[0], ranked[-1])
@@ -174,7 +174,7 @@ def test_of_many_images_some_are_shown(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(captions) == 3
     assert "On this page are 3 of 4 images" in Reader(text).text
     monkeypatch.undo()
-    assert "On this page are" not in Reader(page(report)).text
+    assert "On this page are" not in Reader(to_html(report)).text
 
 
 def test_comparisons(tmp_path: Path) -> None:
@@ -183,8 +183,10 @@ def test_comparisons(tmp_path: Path) -> None:
     theirs = make(tmp_path, [group[0] for group in REFERENCES]).evaluation
     differences = compare(report.evaluation, theirs, resamples=20)
     people = compare_with_people(report.evaluation, resamples=20)
-    assert "Against" not in Reader(page(report)).text
-    said = Reader(page(replace(report, compared=Comparison("<other>.json", theirs, differences), people=people))).text
+    assert "Against" not in Reader(to_html(report)).text
+    said = Reader(
+        to_html(replace(report, compared=Comparison("<other>.json", theirs, differences), people=people))
+    ).text
     assert "Against <other>.json" in said
     assert "Against one person, both with one reference less (1.00 each)" in said
     for one in (*differences, *people):
@@ -197,7 +199,7 @@ def test_comparisons(tmp_path: Path) -> None:
 def test_captions_with_bad_habits_are_tagged(tmp_path: Path) -> None:
     """A caption that repeats itself or ends in the middle says so on its card, where the filter finds it."""
     report = make(tmp_path, ["a dog and a", "a big big dog with a", "a dog", "a dog of a"])
-    tags = {Reader(card).all("img")[0]["alt"]: card.split('class="tags">')[1:] for card in cards(page(report))}
+    tags = {Reader(card).all("img")[0]["alt"]: card.split('class="tags">')[1:] for card in cards(to_html(report))}
     assert tags["a dog"] == []
     assert tags["a dog and a"][0].startswith("ends in the middle of a phrase<")
     assert tags["a big big dog with a"][0].startswith("repeats itself, ends in the middle of a phrase<")
@@ -210,25 +212,25 @@ def test_of_many_images_those_with_pictures_are_shown(tmp_path: Path, monkeypatc
     sources = [Path(str(image.source)) for image in report.evaluation.images]
     sources[0].unlink()
     sources[2].unlink()
-    assert len(cards(page(report))) == 2
+    assert len(cards(to_html(report))) == 2
     for source in (sources[1], sources[3]):
         source.unlink()
-    assert len(cards(page(report))) == 3
+    assert len(cards(to_html(report))) == 3
 
 
 def test_a_degenerate_model_is_called_out(tmp_path: Path) -> None:
     """The complaint stands before the scores; without one there is no warning."""
     report = make(tmp_path, ["a dog"] * 40, [REFERENCES[i % 4] for i in range(40)])
     assert report.evaluation.complaint
-    said = Reader(page(report)).text
+    said = Reader(to_html(report)).text
     assert f"Warning. {report.evaluation.complaint}" in said
     assert said.index("Degenerate") < said.index("BLEU-1")
-    assert 'class="warning"' not in page(make(tmp_path))
+    assert 'class="warning"' not in to_html(make(tmp_path))
 
 
 def test_the_page_asks_nobody(tmp_path: Path) -> None:
     """No address but pictures inside the page, and a policy that allows nothing else."""
-    text = page(make(tmp_path))
+    text = to_html(make(tmp_path))
     tags = Reader(text).tags
     links = [
         value or "" for _, one in tags for name, value in one.items() if name in ("src", "href", "action", "srcset")
@@ -251,11 +253,11 @@ def hostile(folder: Path) -> Report:
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     """It brings no tag and no attribute, is shown as it is written, and the page can be written as UTF-8."""
-    text = page(hostile(tmp_path))
+    text = to_html(hostile(tmp_path))
     text.encode("utf-8")
     harmless = make(tmp_path)
     (tmp_path / "0.png").unlink()
-    tame, wild = Reader(page(harmless)), Reader(text)
+    tame, wild = Reader(to_html(harmless)), Reader(text)
     assert {tag for tag, _ in wild.tags} <= {tag for tag, _ in tame.tags} | {"mark"}
     allowed = {name for _, one in tame.tags for name in one}
     assert {name for _, one in wild.tags for name in one} <= allowed
@@ -265,12 +267,12 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("captions", [["", "", "", ""], ["a dog", "?!", "\n", "a\u00a0girl"]])
 def test_captions_of_nothing(tmp_path: Path, captions: list[str]) -> None:
     """Empty captions and scores of 0 make a page as well, and every picture has an alternative text."""
-    assert all((picture["alt"] or "").strip() for picture in Reader(page(make(tmp_path, captions))).all("img"))
+    assert all((picture["alt"] or "").strip() for picture in Reader(to_html(make(tmp_path, captions))).all("img"))
 
 
 def test_one_image(tmp_path: Path) -> None:
     """A single image, of which CIDEr-D is 0 by definition."""
-    text = page(make(tmp_path, CAPTIONS[:1], REFERENCES[:1]))
+    text = to_html(make(tmp_path, CAPTIONS[:1], REFERENCES[:1]))
     assert len(cards(text)) == 1
     assert "1 image with 2 references" in Reader(text).text
 
@@ -297,7 +299,7 @@ class Visit:
 
     def __init__(self, browser: "Browser", folder: Path, report: Report, **options: Any) -> None:
         file = folder / "report.html"
-        file.write_text(page(report), encoding="utf-8")
+        file.write_text(to_html(report), encoding="utf-8")
         self.page: Page = browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options}).new_page()
         self.events: list[str] = []
         self.page.on("request", lambda request: self._note(request.url, ("file:", "data:")))

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from captioner.checkpoint import BUNDLED_MODELS, load_model, load_resume, read_header
+from captioner.card import read_header
+from captioner.checkpoint import BUNDLED_MODELS, load_model, load_resume
 
 ROOT = Path(__file__).parents[1]
 FLAGS = [

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from captioner.checkpoint import load_model, read_header, save_model
+from captioner.card import read_header
+from captioner.checkpoint import load_model, save_model
 from captioner.datasets.shapes import load_shapes
 from captioner.decoder import Decoder
 from captioner.errors import DataError, OptionError, TrainingError

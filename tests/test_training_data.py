@@ -16,9 +16,9 @@ from captioner.datasets.batches import augment, encode_captions, epoch_batches, 
 from captioner.datasets.dataset import CaptionedImage
 from captioner.datasets.features import cached_features
 from captioner.datasets.shapes import COLOURS, SIZE, draw, load_shapes
+from captioner.decoder import stack_captions
 from captioner.errors import ImageError, OptionError
 from captioner.options import ImageOptions
-from captioner.sequences import stack_captions
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.checkpoint import load_model, read_header, save_model
+from captioner.card import read_header
+from captioner.checkpoint import load_model, save_model
 from captioner.datasets import load_dataset
 from captioner.datasets.batches import encode_captions, load_pixels
+from captioner.decoder import stack_captions
 from captioner.errors import OptionError
-from captioner.sequences import stack_captions
 from captioner.text import END, START
 from captioner.training.likelihood import caption_loss
 from captioner.training.loop import train

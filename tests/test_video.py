@@ -775,6 +775,30 @@ def test_a_clip_gets_the_captions_of_its_pictures(clip, captioner):
     assert len(shares) <= 101
 
 
+@pytest.mark.parametrize("form", ["mp4", "mkv", "avi", "gif"])
+def test_work_on_a_clip_can_be_ended_at_any_packet(captioner, tmp_path, form):
+    """`check` is asked before each one, also where no picture comes of it and no hundredth of the clip has passed."""
+    codec = {"gif": "gif", "avi": "mjpeg"}.get(form, "libx264")
+    path = write_clip(tmp_path / f"clip.{form}", moving(4, 4), codec=codec)
+    with av.open(str(path)) as file:
+        packets = sum(1 for packet in file.demux(video=0) if packet.size)
+    asked = []
+    whole = list(caption_video(path, captioner, check=lambda: asked.append(1)))
+    assert len(asked) >= packets
+    for last in (1, packets // 2, packets - 1):
+        asked.clear()
+
+        def check(last=last):
+            asked.append(1)
+            if len(asked) >= last:
+                raise VideoError("long enough")
+
+        with pytest.raises(VideoError, match="long enough"):
+            list(caption_video(path, captioner, check=check))
+        assert len(asked) <= last + 3
+    assert whole
+
+
 def test_thumbnails_are_small(captioner, tmp_path):
     """Whatever the size of the clip: a few kilobytes a scene."""
     path = write_clip(tmp_path / "large.mp4", [np.tile(scenery(0), (8, 8, 1))] * 2)
@@ -807,80 +831,6 @@ def test_records_are_plain_values(captioner, clip):
         "word_probability": 0.3333,
         "alternatives": [{"caption": "another", "log_probability": -2.5, "word_probability": 0.25}],
     }
-
-
-# Subtitles
-
-TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40) | st.sampled_from([
-    "a --> b", "<i>a</i>", "AT&T &amp; &lt;", "one\n\ntwo", "a\r\nb", "  ", "", "NOTE", "WEBVTT", "1", "\u2028x\u2029",
-    "00:00:01.000 --> 00:00:02.000",
-])  # fmt: skip
-
-
-@given(texts=st.lists(TEXTS, max_size=6), step=st.floats(0.1, 2000))
-@settings(deadline=None)
-def test_webvtt_is_valid_and_says_what_the_captions_say(texts, step):
-    """By the rules of the format (W3C WebVTT, section 4): cues of one line, in order, every character escaped."""
-    scenes = scenes_of(texts, step=step)
-    head, *blocks = to_webvtt(scenes).split("\n\n")
-    said = [(scene, " ".join(scene.caption.text.split())) for scene in scenes if scene.caption.text.split()]
-    assert head.rstrip("\n") == "WEBVTT"
-    assert len(blocks) == len(said)
-    for block, (scene, text) in zip(blocks, said, strict=True):
-        times, payload = block.rstrip("\n").split("\n")
-        start, end = re.fullmatch(
-            r"(\d{2,}:[0-5]\d:[0-5]\d\.\d{3}) --> (\d{2,}:[0-5]\d:[0-5]\d\.\d{3})", times
-        ).groups()
-        assert seconds_of(start) == pytest.approx(scene.start, abs=0.0006)
-        assert seconds_of(end) == pytest.approx(scene.end, abs=0.0006)
-        assert not re.search(r"<|>|&(?!amp;|lt;|gt;)", payload)
-        assert payload.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") == text
-
-
-@given(texts=st.lists(TEXTS, max_size=6), step=st.floats(0.1, 2000))
-@settings(deadline=None)
-def test_srt_is_valid_and_says_what_the_captions_say(texts, step):
-    """Numbered from 1, times with commas, one line of text without anything a player could take for a tag or an arrow."""
-    scenes = scenes_of(texts, step=step)
-    said = [(scene, " ".join(scene.caption.text.split())) for scene in scenes if scene.caption.text.split()]
-    blocks = to_srt(scenes).split("\n\n") if said else []
-    assert len(blocks) == len(said)
-    for number, (block, (scene, text)) in enumerate(zip(blocks, said, strict=True), start=1):
-        count, times, payload = block.rstrip("\n").split("\n")
-        assert count == str(number)
-        start, end = re.fullmatch(r"(\d{2,}:[0-5]\d:[0-5]\d,\d{3}) --> (\d{2,}:[0-5]\d:[0-5]\d,\d{3})", times).groups()
-        assert seconds_of(start) == pytest.approx(scene.start, abs=0.0006)
-        assert seconds_of(end) == pytest.approx(scene.end, abs=0.0006)
-        assert "<" not in payload
-        assert ">" not in payload
-        assert payload == text.translate({ord("<"): "‹", ord(">"): "›"})
-
-
-def seconds_of(stamp):
-    hours, minutes, seconds = stamp.replace(",", ".").split(":")
-    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-
-
-@pytest.mark.parametrize(("form", "write"), [("webvtt", to_webvtt), ("srt", to_srt)])
-def test_subtitles_are_read_by_another_program(form, write):
-    """FFmpeg finds the same cues with the same times; none is lost to an odd caption."""
-    texts = ["A dog", "a --> b", "AT&T <i>x</i>", "", "one\n\ntwo", "last"]
-    scenes = scenes_of(texts, step=1000.25)
-    with av.open(io.BytesIO(write(scenes).encode()), format=form) as file:
-        cues = [
-            (float(packet.pts * packet.time_base), float(packet.duration * packet.time_base))
-            for packet in file.demux()
-            if packet.size
-        ]
-    assert cues == [pytest.approx((scene.start, 1000.25)) for scene in scenes if scene.caption.text]
-
-
-def test_timestamps_carry_over():
-    """A rounded 60th second is a minute."""
-    assert timestamp(0) == "00:00:00.000"
-    assert timestamp(59.9996) == "00:01:00.000"
-    assert timestamp(3661.25) == "01:01:01.250"
-    assert timestamp(360_000) == "100:00:00.000"
 
 
 # The command
@@ -964,5 +914,5 @@ def test_options_reach_the_scenes(clip, model, capsys):
 def test_errors_of_the_model_are_not_the_clips(clip, captioner):
     """What goes wrong in captioning is not told as damage of the clip."""
     with pytest.raises(CaptionerError) as caught:
-        list(caption_video(clip, captioner, search=replace(captioner.file.search, rerank=0.5)))
+        list(caption_video(clip, captioner, search=replace(captioner.search, rerank=0.5)))
     assert isinstance(caught.value, OptionError)

@@ -13,13 +13,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
+from captioner.captioner import Captioner
 from captioner.checkpoint import ModelFile
 from captioner.errors import ImageError, OptionError
 from captioner.options import SearchOptions, WebOptions
-from captioner.predictor import Captioner
 from tests.hostile import encoded, noise, write_hostile_files
 from tests.visitors import ADDRESS, Visitor, made, small_captioner
 
@@ -144,7 +143,7 @@ def test_the_second_decoder_has_a_slider_where_there_is_one(
 ) -> None:
     """It reaches the search; a model that reads one way shows no such slider."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    captioner = Captioner(both_ways_file, torch.device("cpu"))
+    captioner = Captioner.of(both_ways_file)
     with TestClient(made(captioner, WebOptions()), base_url=ADDRESS) as client:
         other = Visitor(client)
         file = other.upload(PHOTO)

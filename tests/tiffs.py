@@ -36,9 +36,11 @@ def scaled(shares: np.ndarray, bits: int, kind: int = UNSIGNED) -> np.ndarray:
     """Shares of white, 0..1, as samples: the greatest number is white [37], and 1 in floating point."""
     if kind == FLOAT:
         return shares.astype(f"f{bits // 8}")
-    greatest = 2 ** (bits - (kind == SIGNED)) - 1
+    greatest = 2.0 ** (bits - (kind == SIGNED)) - 1
+    if bits == 64:
+        greatest = np.nextafter(greatest, 0)  # the greatest number itself is no float
     width = max(8, 1 << (bits - 1).bit_length())
-    return np.rint(shares * float(greatest)).clip(0, greatest).astype(f"{'i' if kind == SIGNED else 'u'}{width // 8}")
+    return np.rint(shares * greatest).astype(f"{'i' if kind == SIGNED else 'u'}{width // 8}")
 
 
 def tiff(*pages: Page, order: str = "<") -> bytes:

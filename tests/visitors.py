@@ -9,10 +9,10 @@ import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from captioner.captioner import Captioner
 from captioner.checkpoint import ModelFile
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, WebOptions
-from captioner.predictor import Captioner
 from captioner.text import SPECIAL_WORDS, Vocabulary
 from captioner.web.server import create_app
 
@@ -27,7 +27,7 @@ def small_captioner() -> Captioner:
     decoder = DecoderOptions(hidden_size=64, embedding_size=64)
     model = CaptionModel(ModelOptions(ImageOptions(), EncoderOptions(), decoder, len(vocabulary))).eval()
     origin = {"data": "<Flickr8k>", "pictures": {"train": 6000, "val": 1000}}
-    return Captioner(ModelFile(model, vocabulary, SearchOptions(max_length=7), origin), torch.device("cpu"))
+    return Captioner.of(ModelFile(model, vocabulary, SearchOptions(max_length=7), origin))
 
 
 def made(captioner: Captioner, options: WebOptions, **others: Captioner) -> FastAPI:

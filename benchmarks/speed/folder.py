@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.speed.measure import PRECISIONS, Row, Setting, dtype, fastest
+from captioner.captioner import BATCH, READERS, Captioner
 from captioner.generation import caption_features
 from captioner.options import MODELS, ImageOptions
 from captioner.pictures import normalise, to_tensor
-from captioner.predictor import BATCH, READERS, Captioner
 
 PHOTOS = 128
 """Most pictures that are captioned."""
@@ -49,17 +49,13 @@ def read(captioner: Captioner, photos: Sequence[Path]) -> list[Tensor]:
 @torch.inference_mode()
 def encode(captioner: Captioner, pixels: Sequence[Tensor]) -> list[Tensor]:
     """The second stage."""
-    model = captioner.file.model
-    return [
-        model.encode(torch.stack(list(pixels[first : first + BATCH])).to(captioner.device))
-        for first in range(0, len(pixels), BATCH)
-    ]
+    return [captioner.network.encode(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
 
 
 def write(captioner: Captioner, features: Sequence[Tensor]) -> None:
     """The third stage."""
     for batch in features:
-        caption_features(captioner.file.model, batch, captioner.file.vocabulary, captioner.file.search)
+        caption_features(captioner.network, batch, captioner.vocabulary, captioner.search)
 
 
 def vit_gpt2(device: torch.device, precision: str) -> Callable[[Sequence[Path]], Any] | None:
@@ -136,7 +132,9 @@ def measure(setting: Setting) -> list[Row]:
                 "read": lambda captioner=captioner: read(captioner, setting.photos),
                 "encode": lambda captioner=captioner, pixels=pixels: encode(captioner, pixels),
                 "search": lambda captioner=captioner, features=features: write(captioner, features),
-                "whole": lambda captioner=captioner: list(captioner.stream(setting.photos)),
+                "whole": lambda captioner=captioner: list(
+                    captioner.stream((photo.name, photo) for photo in setting.photos)
+                ),
             }
             work |= {(name, stage): piece for stage, piece in stages.items()}
         seconds = fastest(work, setting.device, setting.rounds)

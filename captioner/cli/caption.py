@@ -2,12 +2,12 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from captioner.captions import to_dict
 from captioner.cli.parser import Commands, add_model
 from captioner.errors import ImageError
 from captioner.formats import coco_results, csv_lines
@@ -16,8 +16,8 @@ from captioner.options import SearchOptions, add_arguments, given
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from captioner.captioner import Captioner
     from captioner.captions import Caption
-    from captioner.predictor import Captioner
 
 _FORMATS = ("text", "json", "csv", "coco")
 
@@ -42,27 +42,32 @@ def add(commands: Commands) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Captions the photos; 1 where some could not be read."""
+    """Captions the photos; 1 where some, or a folder of them, could not be read."""
     from tqdm import tqdm
 
+    from captioner.captioner import Captioner
     from captioner.pictures import find_images
-    from captioner.predictor import Captioner
 
     photos: list[str] = []
+    failed: list[str] = []
+
+    def unreadable(error: ImageError) -> None:
+        print(error, file=sys.stderr)
+        failed.append(str(error))
+
     for name in chosen.photos:
-        if Path(name).is_dir():
-            found = find_images(name)
-            if not found:
+        if os.path.isdir(name):
+            before = len(failed)
+            found = find_images(name, unreadable=unreadable)
+            if not found and len(failed) == before:
                 raise ImageError(f"There are no pictures in the folder {name}: name another folder.")
             photos += map(str, found)
         else:
             photos.append(name)
     captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
-    search = replace(captioner.file.search, **given(SearchOptions, chosen))
-    search.check_model(reverse=captioner.file.model.options.reverse)
-    failed: list[str] = []
+    captioner = captioner.with_(search=captioner.search_with(**given(SearchOptions, chosen)))
     with tqdm(total=len(photos), unit="photo", disable=None if len(photos) > 1 else True) as bar:
-        for line in _lines(chosen.format, _captions(captioner, photos, search, failed, bar)):
+        for line in _lines(chosen.format, _captions(captioner, photos, failed, bar)):
             with bar.external_write_mode(file=sys.stdout):
                 print(line)
     sys.stdout.flush()
@@ -70,15 +75,15 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _captions(
-    captioner: "Captioner", photos: list[str], search: SearchOptions, failed: list[str], bar: "tqdm[NoReturn]"
+    captioner: "Captioner", photos: list[str], failed: list[str], bar: "tqdm[NoReturn]"
 ) -> "Iterator[tuple[str, Caption]]":
     """The captions of the photos that can be read; the others are named on standard error and in `failed`."""
-    for path, caption in zip(photos, captioner.stream(photos, search=search), strict=True):
-        if isinstance(caption, ImageError):
-            print(caption, file=sys.stderr)
-            failed.append(path)
+    for found in captioner.stream((path, path) for path in photos):
+        if found.caption is None:
+            print(found.error, file=sys.stderr)
+            failed.append(found.name)
         else:
-            yield path, caption
+            yield found.name, found.caption
         bar.update()
 
 
@@ -87,16 +92,9 @@ def _lines(form: str, captions: "Iterable[tuple[str, Caption]]") -> Iterator[str
     if form == "text":
         return (f"{one_line(path)}\t{caption.text}" for path, caption in captions)
     if form == "json":
-        return (json.dumps(_record(path, caption)) for path, caption in captions)
+        return (json.dumps({"path": path, **to_dict(caption)}) for path, caption in captions)
     texts = ((path, caption.text) for path, caption in captions)
     return csv_lines(texts) if form == "csv" else iter([coco_results(texts)])
-
-
-def _record(path: str, caption: "Caption") -> dict[str, Any]:
-    """A caption as `--json` prints it."""
-    from captioner.captions import record
-
-    return {"path": path, **record(caption), "alternatives": [record(other) for other in caption.alternatives]}
 
 
 def one_line(path: str) -> str:

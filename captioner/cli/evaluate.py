@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.cli.parser import Commands, add_model
-from captioner.errors import DataError, ImageError, OptionError
-from captioner.options import MODELS, ImageOptions, SearchOptions, add_arguments, flag, given
+from captioner.errors import DataError, OptionError
+from captioner.options import MODELS, ImageOptions, SearchOptions, add_arguments, flag, given, merged
 from captioner.text import SPECIAL_WORDS
 
 if TYPE_CHECKING:
+    from captioner.captioner import Captioner
     from captioner.datasets import CaptionedImage, Dataset
     from captioner.evaluation import Measure
-    from captioner.predictor import Captioner
     from captioner.report.scores import Report
 
 
@@ -87,7 +87,7 @@ def run(chosen: argparse.Namespace) -> int:
     _check(chosen)
     from captioner.evaluation import compare, compare_with_people, evaluate
     from captioner.formats import results_of_ids
-    from captioner.report.scores import Comparison, Report, record, table
+    from captioner.report.scores import Comparison, Report, table, to_dict
 
     also = _also(chosen)
     with contextlib.redirect_stdout(sys.stderr):  # what the checks report is not data
@@ -102,7 +102,7 @@ def run(chosen: argparse.Namespace) -> int:
     report = Report(_facts(chosen, captioner, data, split, images), evaluation, chosen.resamples)
     if captioner:
         used = {word for tokens in evaluation.hypotheses for word in tokens}
-        words = set(captioner.file.vocabulary.words) - set(SPECIAL_WORDS)
+        words = set(captioner.card.vocabulary) - set(SPECIAL_WORDS)
         report = replace(report, vocabulary=(len(used & words), len(words)))
     if chosen.compare:
         theirs = results[chosen.compare]
@@ -113,7 +113,7 @@ def run(chosen: argparse.Namespace) -> int:
         report = replace(report, people=compare_with_people(evaluation, resamples=chosen.resamples, also=also))
 
     written = _write_report(chosen, report) and written
-    print(json.dumps(record(report), allow_nan=False) if chosen.json else table(report))
+    print(json.dumps(to_dict(report), allow_nan=False) if chosen.json else table(report))
     return 0 if written else 2
 
 
@@ -186,14 +186,11 @@ def _read(chosen: argparse.Namespace) -> "tuple[Dataset, str, dict[Path, list[An
 
 
 def _load(chosen: argparse.Namespace) -> "Captioner":
-    from captioner.predictor import Captioner
+    from captioner.captioner import Captioner
 
     captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
-    captioner.image = replace(captioner.image, **given(ImageOptions, chosen))
-    search = replace(captioner.file.search, **given(SearchOptions, chosen))
-    search.check_model(reverse=captioner.file.model.options.reverse)
-    captioner.file = replace(captioner.file, search=search)
-    return captioner
+    image = merged(captioner.image, given(ImageOptions, chosen))
+    return captioner.with_(image=image, search=captioner.search_with(**given(SearchOptions, chosen)))
 
 
 def _match(
@@ -226,11 +223,12 @@ def _caption(captioner: "Captioner", images: "Sequence[CaptionedImage]") -> dict
 
     print(f"Captioning {len(images):,} pictures.", file=sys.stderr)
     captions: dict[str, str] = {}
-    stream = captioner.stream(image.source for image in images)
-    for image, caption in zip(images, tqdm(stream, total=len(images), unit="picture", disable=None), strict=True):
-        if isinstance(caption, ImageError):
-            raise caption
-        captions[image.name] = caption.text
+    stream = captioner.stream((image.name, image.source) for image in images)
+    for found in tqdm(stream, total=len(images), unit="picture", disable=None):
+        if found.error is not None:
+            raise found.error
+        if found.caption is not None:
+            captions[found.name] = found.caption.text
     return captions
 
 
@@ -245,7 +243,7 @@ def _facts(
     if captioner is None:
         facts = {"captions": str(chosen.results)}
     else:
-        search = captioner.file.search
+        search = captioner.search
         penalty, words = search.length_penalty, search.max_length
         facts = {
             "model": f"{captioner.name}, fit {captioner.image.fit} to {captioner.image.size}, {captioner.precision}",
@@ -261,13 +259,13 @@ def _facts(
 
 def _write_report(chosen: argparse.Namespace, report: "Report") -> bool:
     """Writes the files that were asked for; False where one could not be, which stops no other."""
-    from captioner.report.page import page
-    from captioner.report.scores import image_records
+    from captioner.report.page import to_html
+    from captioner.report.scores import per_image
 
     def lines() -> str:
-        return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in image_records(report))
+        return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in per_image(report))
 
-    done = [_write(chosen.per_image, lines), _write(chosen.html, lambda: page(report))]
+    done = [_write(chosen.per_image, lines), _write(chosen.html, lambda: to_html(report))]
     return all(done)
 
 

@@ -27,7 +27,8 @@ def add(commands: Commands) -> None:
 
 def run_info(chosen: argparse.Namespace) -> int:
     """Prints a model file's header."""
-    from captioner.checkpoint import model_path, read_header
+    from captioner.card import read_header
+    from captioner.checkpoint import model_path
 
     path = model_path(chosen.model)
     header = read_header(path)
@@ -51,9 +52,9 @@ def run_info(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _trained_model(record: dict[str, Any]) -> str:
-    """A model that another one came from, in a few words; --json has its whole record."""
-    return f"a model trained on {record.get('data', 'other data')}"
+def _trained_model(origin: dict[str, Any]) -> str:
+    """A model that another one came from, in a few words; --json has all of it."""
+    return f"a model trained on {origin.get('data', 'other data')}"
 
 
 def run_export(chosen: argparse.Namespace) -> int:

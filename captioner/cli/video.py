@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from captioner.cli.caption import one_line
@@ -48,12 +47,11 @@ def run(chosen: argparse.Namespace) -> int:
     options = VideoOptions(**given(VideoOptions, chosen))
     from tqdm import tqdm
 
-    from captioner.predictor import Captioner
+    from captioner.captioner import Captioner
     from captioner.video import caption_video
 
     captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
-    search = replace(captioner.file.search, **given(SearchOptions, chosen))
-    search.check_model(reverse=captioner.file.model.options.reverse)
+    captioner = captioner.with_(search=captioner.search_with(**given(SearchOptions, chosen)))
     failed: list[str] = []
     for path in chosen.clips:
         with tqdm(total=100, desc=one_line(path), bar_format=_BAR, leave=False, disable=None) as bar:
@@ -61,7 +59,7 @@ def run(chosen: argparse.Namespace) -> int:
             def progress(share: float, bar: "tqdm[NoReturn]" = bar) -> None:
                 bar.update(round(100 * share) - bar.n)
 
-            scenes = caption_video(path, captioner, options=options, search=search, progress=progress)
+            scenes = caption_video(path, captioner, options=options, progress=progress)
             for text in _texts(path, _readable(path, scenes, failed), chosen.format):
                 with bar.external_write_mode(file=sys.stdout):
                     print(text, end="")

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -41,16 +41,16 @@ def check_dataset(
     problems = (*dataset.problems, *bad.values())
     if not problems:
         return dataset
-    found = f"{dataset.path} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{summarise(problems)}"
+    found = counted(problems)
     if not skip_bad:
-        raise DataError(f"{found}\nMend them, or go on without them: `--skip-bad`.")
+        raise DataError(dataset.path, f"{found}\nCorrect them, or leave them out", field="skip_bad")
     kept = tuple(image for image in dataset.images if image.name not in bad)
     left = ", ".join(
         f"{sum(image.split == split for image in kept):,} of {count:,} {split}"
         for split in SPLITS
         if (count := sum(image.split == split for image in images))
     )
-    report(f"{found}\nGoing on with {left} pictures.")
+    report(f"{dataset.path} {found}\nGoing on with {left} pictures.")
     return replace(dataset, images=kept, problems=problems)
 
 
@@ -70,6 +70,11 @@ def _bad_pictures(images: list[CaptionedImage]) -> dict[str, Problem]:
     bad = {image.name: Problem(kind, image.name) for image, (kind, _) in examined if kind}
     bad |= _repeated([(image, digest) for image, (_, digest) in examined if digest])
     return bad
+
+
+def counted(problems: Sequence[Problem]) -> str:
+    """What somebody has who has these problems: how many, and which."""
+    return f"has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{summarise(problems)}"
 
 
 def summarise(problems: Iterable[Problem]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from captioner.datasets.check import summarise
+from captioner.datasets.check import counted
 from captioner.datasets.dataset import ALL, CaptionedImage, Dataset
 from captioner.errors import DataError
 from captioner.formats.rows import Problem, plain_text
@@ -66,22 +66,19 @@ def match_results(
             else:
                 problems.append(Problem(MALFORMED, f"the caption of {key} is no text"))
     if not counts:
-        raise DataError(
-            f"{_told(path, problems)}\nNone of its images is among the {len(images):,} to score: choose another "
-            "--split or data set."
-        )
+        reason = f"{counted(problems)}\nNone of its images is among the {len(images):,} to score"
+        raise DataError(str(path), reason, "choose another split or data set")
     problems += [Problem(REPEATED, str(one.image_id)) for one in images if counts[one.name] > 1]
     problems += [Problem(MISSING, str(one.image_id)) for one in images if one.name not in counts]
     kept = {name: caption for name, caption in captions.items() if counts[name] == 1}
     if problems:
-        found = _told(path, problems)
+        found = counted(problems)
         if not skip_bad:
-            raise DataError(
-                f"{found}\nMend them, or score the rest, which no other figure compares with: `--skip-bad`."
-            )
+            reason = f"{found}\nCorrect them, or score the rest, which no other figure compares with"
+            raise DataError(str(path), reason, field="skip_bad")
         if not kept:
-            raise DataError(f"{found}\nNothing is left to score: mend the file.")
-        report(f"{found}\nGoing on with {len(kept):,} of {len(images):,} images.")
+            raise DataError(str(path), f"{found}\nNothing is left to score", "correct the file")
+        report(f"{path} {found}\nGoing on with {len(kept):,} of {len(images):,} images.")
     return kept
 
 
@@ -99,7 +96,3 @@ def _names(images: Sequence[CaptionedImage]) -> dict[str, str]:
     counts = Counter(files)
     names = {file: image.name for file, image in zip(files, images, strict=True) if counts[file] == 1}
     return names | {str(image.image_id): image.name for image in images}
-
-
-def _told(path: Path, problems: Sequence[Problem]) -> str:
-    return f"{path} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{summarise(problems)}"

@@ -11,18 +11,21 @@ all go through `to_tensor` and `normalise`, with the numbers of the same `ImageO
 """
 
 from captioner.pictures.finding import SUFFIXES, find_images
-from captioner.pictures.fitting import fit, normalise, seen, to_tensor
-from captioner.pictures.reading import MAX_BYTES, MAX_PIXELS, ImageSource, read_image
+from captioner.pictures.fitting import Window, fit, normalise, seen, square_pixels, to_tensor
+from captioner.pictures.reading import MAX_BYTES, MAX_PIXELS, ImageSource, read_image, read_sized
 
 __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "SUFFIXES",
     "ImageSource",
+    "Window",
     "find_images",
     "fit",
     "normalise",
     "read_image",
+    "read_sized",
     "seen",
+    "square_pixels",
     "to_tensor",
 ]

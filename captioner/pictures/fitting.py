@@ -12,6 +12,9 @@ from captioner.pictures.reading import ImageSource, read_image
 if TYPE_CHECKING:
     import torch
 
+Window = tuple[float, float, float, float]
+"""A piece of a picture: left, top, right and bottom, in shares of its width and height."""
+
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -45,7 +48,7 @@ def fit(picture: Image.Image, options: ImageOptions) -> Image.Image:
     return square
 
 
-def seen(size: tuple[int, int], options: ImageOptions) -> tuple[float, float, float, float]:
+def seen(size: tuple[int, int], options: ImageOptions) -> Window:
     """Where the square that `fit` makes lies on a picture of `size` (width, height): left, top, right, bottom.
 
     In shares of the picture's width and height: 0, 0, 1, 1 is the whole picture; below 0 and above 1 is padding.
@@ -60,15 +63,16 @@ def seen(size: tuple[int, int], options: ImageOptions) -> tuple[float, float, fl
 
 def to_tensor(source: ImageSource, options: ImageOptions) -> "torch.Tensor":
     """The picture as (3, size, size) uint8, RGB in 0..255, contiguous; raises ImageError as `read_image` does."""
+    return square_pixels(read_image(source, at_least=options.enough), options)
+
+
+def square_pixels(picture: Image.Image, options: ImageOptions) -> "torch.Tensor":
+    """`to_tensor` of an RGB picture that was read already."""
     import torch  # here alone, so that what only reads pictures starts in a moment
 
-    # Twice the size, so that the resampling filter still has pixels to average: the result is within 0.2 of 255 of the
-    # full decoding on average. Measured: a 12-megapixel JPEG in 16 ms instead of 104, 2 megapixels in 5.6 instead of
-    # 11.8; COCO's 640x480 are decoded in full either way.
-    picture = fit(read_image(source, at_least=2 * (options.detail or options.size)), options)
     # Turned by NumPy: torch would do it with all its threads, and a team of threads for each reader makes those of the
     # network sleep between their tasks, for as long as the process lives (a fifth of the speed on two cores, measured).
-    return torch.from_numpy(np.ascontiguousarray(np.array(picture).transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(np.array(fit(picture, options)).transpose(2, 0, 1)))
 
 
 def normalise(pixels: "torch.Tensor", options: ImageOptions) -> "torch.Tensor":

@@ -1,7 +1,4 @@
-"""Any path, bytes, PIL image or array as an upright RGB picture, or one ImageError.
-
-Colour profiles are not applied.
-"""
+"""Any path, bytes, PIL image or array as an upright RGB picture, or one ImageError."""
 
 import io
 import logging
@@ -14,6 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from captioner.errors import ImageError
 from captioner.files import explained, open_ordinary, printable
+from captioner.pictures import jpeg, tiff
 from captioner.pictures.colours import scaled, to_rgb
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
@@ -51,8 +49,7 @@ _SIGNATURES = (
     b"\x89PNG",
     b"GIF8",
     b"RIFF",
-    b"II*\x00",
-    b"MM\x00*",
+    *tiff.SIGNATURES,
     b"BM",
     b"8BPS",
     b"\x00\x00\x01\x00",
@@ -64,6 +61,8 @@ _PILLOWS_WARNINGS = re.compile(r"PIL\.")
 def read_image(source: ImageSource, *, at_least: int | None = None) -> Image.Image:
     """The picture in mode RGB, upright (EXIF), its first frame, transparency over white, 16 bits scaled to 8.
 
+    Its colours are those of its embedded profile (ICC), converted to sRGB; a profile that cannot be used is ignored.
+
     A PIL image given is left as it was (its current frame is taken) and the answer never shares its pixels. With
     `at_least`, a large JPEG may come 2, 4 or 8 times smaller, with no side below `at_least` pixels: decoding is most
     of the work, and this skips most of it.
@@ -73,10 +72,17 @@ def read_image(source: ImageSource, *, at_least: int | None = None) -> Image.Ima
 
     Raises ImageError, and nothing else, where the source is missing, damaged, too big or not a picture.
     """
+    return read_sized(source, at_least=at_least)[0]
+
+
+def read_sized(source: ImageSource, *, at_least: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """As `read_image`, with the width and height that the upright picture has when it is decoded in full."""
     if isinstance(source, Image.Image):
-        return _rgb_or_error(source, "the picture")
+        picture = _rgb_or_error(source, "the picture")
+        return picture, picture.size
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        picture = _from_array(source)
+        return picture, picture.size
     if isinstance(source, bytes):
         data, name = source, "the picture"
     elif isinstance(source, str | os.PathLike):
@@ -116,14 +122,19 @@ def _check_pixels(size: tuple[int, int], name: str) -> None:
         )
 
 
-def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
+def _decode(data: bytes, name: str, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     _check_bytes(len(data), name)
     _quieten_pillow()
     try:
-        image = _open(data, name)
-        _check_pixels(image.size, name)  # of the header: nothing is decoded yet
-        if at_least is not None and image.format in ("JPEG", "MPO"):  # a HEIC photo's draft is its embedded thumbnail
-            image.draft(None, (at_least, at_least))
+        image, size = _open(data, name, at_least)
+        try:
+            image.load()
+        except OSError:
+            tiff.refuse_packing(image, name)
+            mended = jpeg.completed(data) if image.format == "JPEG" else None
+            if mended is None:
+                raise
+            image, size = _open(mended, name, at_least)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -135,10 +146,24 @@ def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
         raise ImageError(name, *_what_it_is(data)) from error
     except Exception as error:
         raise ImageError(name, *_DAMAGED) from error
-    return _rgb_or_error(image, name)
+    picture = _rgb_or_error(image, name)
+    if size is None:
+        return picture, picture.size
+    return picture, (size[1], size[0]) if _orientation(image) in (5, 6, 7, 8) else size
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _open(data: bytes, name: str, at_least: int | None) -> tuple[Image.Image, tuple[int, int] | None]:
+    """The picture as it is about to be decoded, its size checked; and that size where it will come smaller."""
+    image = _recognise(data, name)
+    size = image.size
+    _check_pixels(size, name)  # of the header: nothing is decoded yet
+    if at_least is None or image.format not in ("JPEG", "MPO"):  # a HEIC photo's draft is its embedded thumbnail
+        return image, None
+    image.draft(None, (at_least, at_least))
+    return image, size
+
+
+def _recognise(data: bytes, name: str) -> Image.Image:
     if data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"hev", b"mif", b"msf") and b"avi" not in data[12:64]:
         try:
             from pillow_heif import HeifImageFile  # asked by name: nothing is registered with Pillow
@@ -147,6 +172,8 @@ def _open(data: bytes, name: str) -> Image.Image:
                 name, "is an HEIC photo, which needs one more package", "pip install pillow-heif"
             ) from error
         return HeifImageFile(io.BytesIO(data))  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
+    if data.startswith(tiff.SIGNATURES):
+        return tiff.open_page(data, name)
     Image.init()  # once in a process; until then Image.open does not know every format
     return Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name in Image.OPEN])
 
@@ -155,10 +182,11 @@ def _rgb_or_error(image: Image.Image, name: str) -> Image.Image:
     _quieten_pillow()
     try:
         _check_pixels(image.size, name)
+        tiff.check(image, name)
         image.load()
         _check_pixels(image.size, name)  # an icon holds a picture of any size behind its own header
         orientation = _orientation(image)  # after loading, which turns TIFFs itself and says so here
-        picture = to_rgb(image)
+        picture = to_rgb(tiff.corrected(image))
         if orientation in _UPRIGHT:
             picture = picture.transpose(_UPRIGHT[orientation])
         picture.info = {}  # with the orientation, or a second reading would turn it again

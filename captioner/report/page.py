@@ -40,7 +40,7 @@ class _Html(str):
     """Markup. Any other string is text, and `_fill` escapes it."""
 
 
-def page(report: Report) -> str:
+def to_html(report: Report) -> str:
     """The page, whole; it can be written as UTF-8 whatever the captions are.
 
     Of more than CARDS images it shows CARDS of those whose pictures are there, taken evenly from the worst to the best,

@@ -123,7 +123,7 @@ def _difference_lines(title: str, sides: tuple[str, str], differences: Sequence[
         yield f"{one.name:10}{one.ours:7.2f}{one.theirs:9.2f}   {interval:28}  {one.higher:.1%} of resamples"
 
 
-def record(report: Report) -> dict[str, Any]:
+def to_dict(report: Report) -> dict[str, Any]:
     """The report as plain values for JSON; shares in 0..1, scores times 100."""
     evaluation = report.evaluation
     ours, people = evaluation.habits
@@ -178,8 +178,8 @@ def _by_name(differences: Sequence[Difference]) -> dict[str, dict[str, float]]:
     }
 
 
-def image_records(report: Report) -> Iterator[dict[str, Any]]:
-    """One record an image, the worst first: its id, caption, references, scores times 100, and habits."""
+def per_image(report: Report) -> Iterator[dict[str, Any]]:
+    """An object an image, the worst first: its id, caption, references, scores times 100, and habits."""
     evaluation = report.evaluation
     scores = {metric.name: metric.images for metric in evaluation.metrics}
     for index in report.worst_first:

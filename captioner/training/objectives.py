@@ -5,10 +5,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from captioner.decoder import Decoder
+from captioner.decoder import Decoder, stack_captions
 from captioner.device import autocast
 from captioner.options import TrainingOptions
-from captioner.sequences import stack_captions
 from captioner.training.likelihood import caption_loss
 from captioner.training.self_critical import NEVER, Sampler
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 import captioner
-from captioner.checkpoint import BUNDLED_MODELS, ModelFile, load_model, model_path, read_header
+from captioner.card import read_header
+from captioner.checkpoint import BUNDLED_MODELS, ModelFile, load_model, model_path
 from captioner.datasets.dataset import Dataset
 from captioner.encoder import preprocessing
 from captioner.errors import DataError, OptionError

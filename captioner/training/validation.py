@@ -16,6 +16,7 @@ from captioner.device import autocast
 from captioner.evaluation import Evaluation, evaluate
 from captioner.generation import caption_features
 from captioner.model import CaptionModel
+from captioner.network import network_of
 from captioner.options import SearchOptions
 from captioner.text import Vocabulary
 
@@ -37,7 +38,7 @@ def validate(
     model.eval()
     with tqdm(total=len(images), desc="validating", unit="picture", leave=False, disable=None) as bar:
         for batch in _encode(model, images, precision) if features is None else torch.split(features, _BATCH):
-            captions = caption_features(model, batch.to(device).float(), vocabulary, search)
+            captions = caption_features(network_of(model), batch.to(device).float(), vocabulary, search)
             texts += [caption.text for caption in captions]
             bar.update(len(batch))
     return evaluate(images, texts), texts
@@ -74,7 +75,8 @@ def choose_search(
     }
     for features in _encode(file.model, images, "float32"):
         for option, found in texts.items():
-            found += [caption.text for caption in caption_features(file.model, features, file.vocabulary, option)]
+            captions = caption_features(network_of(file.model), features, file.vocabulary, option)
+            found += [caption.text for caption in captions]
     results = {option: evaluate(images, found) for option, found in texts.items()}
     for option, evaluation in results.items():
         report(

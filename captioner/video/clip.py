@@ -76,14 +76,20 @@ class Moment:
 
 
 @contextlib.contextmanager
-def open_clip(path: str | os.PathLike[str], options: VideoOptions | None = None) -> Iterator["Clip"]:
+def open_clip(
+    path: str | os.PathLike[str], options: VideoOptions | None = None, *, check: Callable[[], object] | None = None
+) -> Iterator["Clip"]:
     """The clip at a path, open for as long as the context lasts.
+
+    `check` is called before each packet of the clip, and each piece of its file; what it raises ends the reading,
+    however little of the clip has been shown by then.
 
     Raises VideoError where the path leads to no file, or the file is no clip, has no video, is longer than
     `options.max_minutes` or has frames of more than MAX_PIXELS.
     """
     name = printable(path)
     with _File(open_ordinary(path, "clip", VideoError)) as file:
+        file.check = check
         with explained(path, "clip", VideoError):
             start = file.read(64)
         if not start:
@@ -107,6 +113,7 @@ def open_clip(path: str | os.PathLike[str], options: VideoOptions | None = None)
             raise VideoError(name, *(_DAMAGED if _is_clip(start) else unknown)) from error
         with container:
             clip = Clip(container, file, name, options or VideoOptions())
+            clip.check = check
             try:
                 yield clip
             finally:
@@ -125,6 +132,7 @@ class Clip:
     """How much of the clip has been read, 0..1: by time or, where the header gives no duration, by bytes."""
 
     closed: bool = False
+    check: Callable[[], object] | None = None
 
     def __init__(self, container: Any, file: BinaryIO, name: str, options: VideoOptions) -> None:
         self.name = name
@@ -234,6 +242,8 @@ class Clip:
         """The packets of the video, and at the end one that makes the decoder give what it still holds."""
         packets = self._container.demux()
         while True:
+            if self.check:
+                self.check()
             if self.closed:  # reading on would bring the whole process down
                 raise ValueError(f"{self.name} is closed: read its frames inside of open_clip.")
             try:
@@ -241,6 +251,8 @@ class Clip:
             except StopIteration:
                 return
             except Exception:  # FFmpegError where the format's structure is damaged, OSError, and PyAV's own slips
+                if self.check:  # which may have ended it in the middle
+                    self.check()
                 self._lost = True
                 yield None
                 return
@@ -270,6 +282,14 @@ def _turn(frame: av.VideoFrame) -> Image.Transpose | None:
 
 
 class _File(io.BufferedReader):
+    check: Callable[[], object] | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As a file does, unless `check` raises: the way to the next packet may be long."""
+        if self.check:
+            self.check()
+        return super().read(size)
+
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Answers a place that is not there as FFmpeg understands it; PyAV would print the exception."""
         try:

@@ -8,13 +8,13 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
-from captioner.captions import Caption, record
-from captioner.options import SearchOptions, VideoOptions
-from captioner.predictor import BATCH, Captioner
+from captioner.captions import Caption, Captioned, to_dict
+from captioner.options import ImageOptions, SearchOptions, VideoOptions
+from captioner.pictures import ImageSource
 from captioner.video.clip import Clip, Moment, open_clip
 from captioner.video.shots import Shot, find_shots
 
@@ -39,26 +39,40 @@ class Scene:
         return self.caption.text
 
 
+class Streams(Protocol):
+    """What captions named pictures as they come: a `Captioner`, or one that waits its turn among others."""
+
+    @property
+    def image(self) -> ImageOptions:
+        """How pictures are fitted."""
+
+    def stream(
+        self, pictures: Iterable[tuple[str, ImageSource]], *, search: SearchOptions | None = None
+    ) -> Iterator[Captioned]:
+        """As `Captioner.stream`."""
+
+
 def caption_video(
     path: str | os.PathLike[str],
-    captioner: Captioner,
+    captioner: Streams,
     *,
     options: VideoOptions | None = None,
     search: SearchOptions | None = None,
     progress: Callable[[float], object] | None = None,
+    check: Callable[[], object] | None = None,
 ) -> Iterator[Scene]:
     """The scenes of a clip with their captions, one after the other, from its start to its end.
 
     The clip is read as the scenes are asked for, BATCH pictures ahead; memory does not grow with its length. `progress`
-    is called with the share of the clip that has been read, from 0 to 1, a hundred times at most.
+    is called with the share of the clip that has been read, from 0 to 1, a hundred times at most; `check` is called
+    before each of the clip's packets, and what it raises ends the work.
 
     Raises VideoError at once where the clip cannot be read, and **after the last scene** where it is damaged, breaks
     off or is longer than allowed: what could be read has been given by then.
     """
     options = options or VideoOptions()
-    with open_clip(path, options) as clip:
-        at_least = 2 * (captioner.image.detail or captioner.image.size)  # as pictures.to_tensor does
-        moments = clip.frames(at_least=at_least)
+    with open_clip(path, options, check=check) as clip:
+        moments = clip.frames(at_least=captioner.image.enough)
         shots = find_shots(_watched(moments, clip, progress) if progress else moments, options)
         yield from merge_repeats(_captioned(shots, captioner, search))
         if clip.damage:
@@ -82,23 +96,18 @@ def merge_repeats(scenes: Iterable[Scene]) -> Iterator[Scene]:
 
 def to_records(scenes: Iterable[Scene]) -> list[dict[str, Any]]:
     """The scenes as plain values for JSON, without their pictures."""
-    return [
-        {
-            "start": round(scene.start, 3),
-            "end": round(scene.end, 3),
-            **record(scene.caption),
-            "alternatives": [record(other) for other in scene.caption.alternatives],
-        }
-        for scene in scenes
-    ]
+    return [{"start": round(scene.start, 3), "end": round(scene.end, 3), **to_dict(scene.caption)} for scene in scenes]
 
 
-def _captioned(shots: Iterator[Shot], captioner: Captioner, search: SearchOptions | None) -> Iterator[Scene]:
+def _captioned(shots: Iterator[Shot], captioner: Streams, search: SearchOptions | None) -> Iterator[Scene]:
     """The shots with their captions, a batch of them at a time."""
-    while batch := list(itertools.islice(shots, BATCH)):
-        captions = captioner.caption_pixels([captioner.read(shot.picture) for shot in batch], search=search)
-        for shot, caption in zip(batch, captions, strict=True):
-            yield Scene(shot.start, shot.end, caption, _thumbnail(shot.picture))
+    shots, pictures = itertools.tee(shots)
+    stream = captioner.stream((("", shot.picture) for shot in pictures), search=search)
+    for found, shot in zip(stream, shots, strict=True):  # in this order: a stream that ends has taken no shot
+        if found.error is not None:
+            raise found.error
+        if found.caption is not None:
+            yield Scene(shot.start, shot.end, found.caption, _thumbnail(shot.picture))
 
 
 def _watched(moments: Iterable[Moment], clip: Clip, progress: Callable[[float], object]) -> Iterator[Moment]:

@@ -1,157 +1,95 @@
 """Many photos: files or zips in, a gallery of captions that can be edited, and the captions as files out.
 
-Promises: a bad file costs the others nothing, and is named; memory stays level with the number of photos; what was
-captioned stays on the page when one stops in the middle.
+Promises: a bad file costs the others nothing, and is named; memory stays level with the number of photos.
 """
 
 import io
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from captioner.archives import ZippedPictures
+from captioner.captioner import Captioner
 from captioner.captions import Caption
-from captioner.errors import ArchiveError, BusyError, CaptionerError, ImageError
+from captioner.errors import ArchiveError, ImageError
 from captioner.pictures import read_image
-from captioner.predictor import BATCH, Captioner
-from captioner.web.downloads import MOST, PHOTOS, buttons
-from captioner.web.gallery import Card, build_gallery, keep_picture
-from captioner.web.html import problem, problems, stopped
-from captioner.web.queue import ModelQueue
+from captioner.web.downloads import MOST, PHOTOS
+from captioner.web.gallery import Card, keep_picture
+from captioner.web.html import problems
+from captioner.web.queue import ModelQueue, Queued
+from captioner.web.workbench import Shown, Upload, Words, build_workbench
 
 _THUMBNAIL = 320
 """Longest side, in pixels, of the photos in the gallery."""
 
-_AHEAD = 2 * BATCH
-"""Photos that are read before their turn, so that the model never waits for a disk."""
-
 _TOLD = 0.5
 """Seconds between two looks at the gallery as it grows."""
+
+_WORDS = Words(
+    page="album",
+    gallery="album",
+    upload="Photos, or a zip of them",
+    start="Caption them",
+    missing="There are no photos yet: drop some, or a zip of them, above.",
+    download_hint="<p class='hint'>Sidecars are small files to lie beside the photos; the photos stay as they are. "
+    "Unpacked over sidecars that are there already, they replace them.</p>",
+)
 
 
 def build_album(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
     """The controls for many photos, inside the page."""
-    first = next(iter(captioners))
-    with gr.Row(elem_classes="controls"):
-        with gr.Column(scale=2, min_width=300):
-            files = gr.File(file_count="multiple", label="Photos, or a zip of them", height=180, elem_id="album-files")
-            # Gradio's example in its API description is a file on GitHub.
-            files.example_payload = files.example_value = lambda: None  # type: ignore[method-assign]
-        with gr.Column(scale=1, min_width=300):
-            model = gr.Radio(list(captioners), value=first, label="Model", visible=len(captioners) > 1)
-            with gr.Row():
-                start = gr.Button("Caption them", variant="primary")
-                stop = gr.Button("Stop")
-    progress = gr.HTML("", elem_id="album-progress", elem_classes="result")
-    downloads = gr.HTML(
-        f"{buttons(PHOTOS, 'album')}"
-        "<p class='hint'>Sidecars are small files to lie beside the photos; the photos stay as they are. Unpacked over "
-        "sidecars that are there already, they replace them.</p>",
-        elem_id="album-downloads",
-        elem_classes="result",
-        visible=False,
-    )
-    gallery = build_gallery("album")
-
-    def show(files: Any, name: Any) -> Iterator[tuple[Any, Any, Any]]:
-        yield from _caption_all(captioners, queue, gallery, files, name)
-
-    running = start.click(
-        show,
-        inputs=[files, model],
-        outputs=[progress, gallery, downloads],
-        preprocess=False,
-        show_progress="minimal",
-        show_progress_on=progress,
-        concurrency_limit=2,
-        api_visibility="private",
-    )
-    files.upload(lambda: "", outputs=progress, queue=False, api_visibility="private")
-    nothing: tuple[Any, ...] = ("", [], gr.update(visible=False))
-    files.clear(lambda: nothing, outputs=[progress, gallery, downloads], queue=False, api_visibility="private")
-    stop.click(
-        stopped,
-        inputs=progress,
-        outputs=progress,
-        cancels=[running],
-        preprocess=False,
-        queue=False,
-        api_visibility="private",
-    )
+    build_workbench(captioners, partial(_caption_all, queue), _WORDS, PHOTOS, several=True, concurrency=2)
 
 
-def _caption_all(
-    captioners: Mapping[str, Captioner], queue: ModelQueue, gallery: gr.HTML, files: Any, name: Any
-) -> Iterator[tuple[Any, Any, Any]]:
-    """What the page shows as the photos get their captions: how far it is, the gallery, the downloads."""
-    if not files:
-        yield problem("There are no photos yet: drop some, or a zip of them, above."), gr.skip(), gr.skip()
-        return
-    if name not in list(captioners):
-        yield problem(f"That model is not here: choose {' or '.join(captioners)}."), gr.skip(), gr.skip()
-        return
-    captioner = captioners[name]
+def _caption_all(queue: ModelQueue, captioner: Captioner, uploads: list[Upload], gallery: gr.HTML) -> Iterator[Shown]:
+    """What the page shows as the photos get their captions."""
     wrong: list[str] = []
-    photos: list[dict[str, Any]] = []
-    waiting: deque[tuple[dict[str, Any], Future[Caption]]] = deque()
-    taken: set[str] = set()
-    uploads = [(Path(file["path"]), str(file.get("orig_name") or Path(file["path"]).name)) for file in files]
+    cards: list[Card] = []
+    paths: dict[str, str] = {}
     sources, expected = _sources(uploads, wrong)
-    told = 0.0
+    enough = max(captioner.image.enough, _THUMBNAIL)
 
-    def finish() -> None:
-        photo, future = waiting.popleft()
-        try:
-            found = future.result()
-            others = [other.text for other in found.alternatives]
-            card = Card(**photo, caption=found.text, probability=found.word_probability, alternatives=others)
-            photos.append(card.model_dump(exclude_unset=True))
-        except CaptionerError as error:
-            wrong.append(f"{photo['name']}: {error}")
-
-    def grown() -> Iterator[tuple[Any, Any, Any]]:
-        nonlocal told
-        if time.monotonic() - told >= _TOLD:
-            told = time.monotonic()
-            yield _progress(len(photos) + len(wrong), expected, wrong), list(photos), gr.update(visible=bool(photos))
-
-    yield _progress(0, expected, wrong), [], gr.update(visible=False)
-    try:
+    def pictures() -> Iterator[tuple[str, Image.Image]]:
+        taken: set[str] = set()
         for number, (title, data) in enumerate(sources):
             if number == MOST:
                 wrong.append(f"Only the first {MOST:,} photos were taken: send the others in a second go.")
-                break
-            unique = _unique(title, taken)
+                return
+            name = _unique(title, taken)
             try:
-                pixels = captioner.read(data)
-                picture = read_image(data, at_least=_THUMBNAIL)
+                picture = read_image(data, at_least=enough)  # once, for the model and for the gallery
             except ImageError as error:
-                wrong.append(error.told(unique))
+                wrong.append(error.told(name))
                 continue
-            future = _submit(queue, captioner, pixels)
-            picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-            jpeg = io.BytesIO()
-            picture.save(jpeg, "JPEG")
-            path = keep_picture(gallery, jpeg.getvalue())
-            waiting.append(({"name": unique, "path": path}, future))
-            while waiting and (len(waiting) > _AHEAD or waiting[0][1].done()):
-                finish()
-            yield from grown()
-        while waiting:
-            finish()
-            yield from grown()
-    finally:
-        for _, future in waiting:
-            future.cancel()
-    yield _done(len(photos), wrong), photos, gr.update(visible=bool(photos))
+            paths[name] = keep_picture(gallery, _thumbnail(picture))
+            yield name, picture
+
+    yield Shown(_progress(0, expected, wrong), [])
+    told = 0.0
+    with closing(Queued(queue, captioner).stream(pictures())) as stream:
+        for found in stream:
+            if found.caption is None:
+                wrong.append(f"{found.name}: {found.error}")
+            else:
+                cards.append(_card(found.name, paths[found.name], found.caption))
+            if time.monotonic() - told >= _TOLD:
+                told = time.monotonic()
+                yield Shown(_progress(len(cards) + len(wrong), expected, wrong), cards)
+    yield Shown(_done(len(cards), wrong), cards)
 
 
-def _sources(uploads: list[tuple[Path, str]], wrong: list[str]) -> tuple[Iterator[tuple[str, bytes]], int]:
+def _card(name: str, path: str, caption: Caption) -> Card:
+    alternatives = [other.text for other in caption.alternatives]
+    sure = caption.word_probability
+    return Card(name=name, path=path, caption=caption.text, probability=sure, alternatives=alternatives)
+
+
+def _sources(uploads: list[Upload], wrong: list[str]) -> tuple[Iterator[tuple[str, bytes]], int]:
     """Every picture of the uploads, by its name, one at a time; and how many there will be, as far as is known."""
     opened: list[tuple[str, Path | ZippedPictures]] = []
     for path, name in uploads:
@@ -178,15 +116,13 @@ def _sources(uploads: list[tuple[Path, str]], wrong: list[str]) -> tuple[Iterato
     return pictures(), min(MOST, expected)
 
 
-def _submit(queue: ModelQueue, captioner: Captioner, pixels: Any) -> Future[Caption]:
-    """A place in the queue, as soon as there is one: an album is in no hurry. Raises BusyError where it was closed."""
-    while True:
-        try:
-            return queue.caption(captioner, pixels, captioner.file.search)
-        except BusyError:
-            if queue.closed:
-                raise
-            time.sleep(0.1)
+def _thumbnail(picture: Image.Image) -> bytes:
+    """The picture as a JPEG of at most _THUMBNAIL pixels a side."""
+    small = picture.copy()
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    jpeg = io.BytesIO()
+    small.save(jpeg, "JPEG")
+    return jpeg.getvalue()
 
 
 def _unique(name: str, taken: set[str]) -> str:

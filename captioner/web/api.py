@@ -9,7 +9,7 @@ import base64
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, get_type_hints
 
 from anyio import CapacityLimiter, to_thread
@@ -20,11 +20,11 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from captioner.captions import Caption, record
+from captioner.captioner import Captioner, pick_captioner
+from captioner.captions import Caption, to_dict
 from captioner.errors import BusyError, CaptionerError, ImageError, OptionError
 from captioner.options import SearchOptions
 from captioner.pictures import MAX_BYTES
-from captioner.predictor import Captioner
 from captioner.web.queue import ModelQueue
 
 MAX_FILES = 64
@@ -246,10 +246,7 @@ def _settings(captioners: Mapping[str, Captioner], values: dict[str, Any]) -> tu
     try:
         given = Settings.model_validate(values).model_dump(exclude_none=True)
         name = given.pop("model", next(iter(captioners)))
-        if name not in captioners:
-            raise OptionError(f"There is no model {name!r} here: choose {' or '.join(captioners)}.")
-        search = replace(captioners[name].file.search, **given)
-        search.check_model(reverse=captioners[name].file.model.options.reverse)
+        search = pick_captioner(captioners, name).search_with(**given)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -285,8 +282,7 @@ async def _captions(
             except CaptionerError as error:
                 results[place]["error"] = str(error)
             else:
-                alternatives = [record(other) for other in caption.alternatives]
-                results[place] |= {**record(caption), "alternatives": alternatives}
+                results[place] |= to_dict(caption)
     except BusyError as error:
         raise _Refusal(503, str(error)) from error
     finally:

@@ -4,7 +4,7 @@ It knows the formats, and nothing of models.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Format:
     write: Callable[[list[Card]], str | bytes]
 
 
-def buttons(formats: dict[str, Format], gallery: str) -> str:
+def buttons(formats: Mapping[str, Format], gallery: str) -> str:
     """A row of buttons as HTML, which download what the gallery with that id shows; page.js brings them to life."""
     row = "".join(
         f"<button type='button' class='download' data-format='{form}' data-gallery='{gallery}'>{known.title}</button>"

@@ -6,16 +6,13 @@ alternative takes the first sentence's place, and sentences are copied.
 
 from html import escape
 
-from captioner.captions import Branch, Caption, Word
+from captioner.captions import Branch, Caption, Explanation, Word
 from captioner.options import SearchOptions
-from captioner.predictor import Explanation
+from captioner.pictures import Window
 
 EMPTY = '<p class="waiting">Its caption will appear here.</p>'
 
 _STOPPED = '<p class="sure" role="status">Stopped: what was captioned this far stays.</p>'
-
-Window = tuple[float, float, float, float]
-"""What the model saw of a photo: left, top, right and bottom, in shares of its width and height."""
 
 
 def growing(text: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
+from captioner.captioner import Captioner
 from captioner.options import WebOptions
-from captioner.predictor import Captioner
 from captioner.web.album import build_album
 from captioner.web.clip import build_clip
 from captioner.web.photo import build_client, build_photo
@@ -94,8 +94,7 @@ def model_line(captioner: Captioner) -> str:
 
 
 def _parts(captioner: Captioner) -> str:
-    parts = captioner.file.model.options
-    return f"{parts.encoder.name} + {parts.decoder.cell}"
+    return f"{captioner.card.encoder.name} + {captioner.card.decoder.cell}"
 
 
 def theme() -> gr.themes.Base:
@@ -127,7 +126,7 @@ def theme() -> gr.themes.Base:
 
 def _limits(captioner: Captioner) -> str:
     """What the model learnt from, where its file says so, and what to expect of it, as a paragraph."""
-    origin = captioner.file.provenance
+    origin = captioner.card.provenance
     data, pictures = origin.get("data"), origin.get("pictures")
     learnt = ""
     if isinstance(data, str) and data:

@@ -15,14 +15,14 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from captioner.captions import record
+from captioner.captioner import Captioner, pick_captioner
+from captioner.captions import to_dict
 from captioner.errors import CaptionerError, ImageError, OptionError
 from captioner.options import WebOptions
-from captioner.pictures import find_images, read_image, seen
-from captioner.predictor import Captioner
+from captioner.pictures import find_images, read_image
 from captioner.web.html import EMPTY, explained, growing, problem, searched
 from captioner.web.queue import ModelQueue
-from captioner.web.settings import Settings, build_settings, chosen
+from captioner.web.settings import Controls, build_settings, chosen
 
 EXAMPLES = 12
 """Most example photos on the page."""
@@ -91,15 +91,13 @@ def build_client(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None
 
     def caption(file: Any, name: Any) -> dict[str, Any]:
         try:
-            if name not in list(captioners):
-                raise OptionError(f"There is no model {name!r} here: choose {' or '.join(captioners)}.")
+            captioner = pick_captioner(captioners, name)
             if not isinstance(file, dict):
                 raise ImageError("There is no photo: give one with handle_file.")
-            captioner = captioners[name]
-            answer = queue.caption(captioner, captioner.read(_read(file["path"])), captioner.file.search).result()
+            answer = queue.caption(captioner, captioner.read(_read(file["path"])), captioner.search).result()
         except CaptionerError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return {**record(answer), "alternatives": [record(other) for other in answer.alternatives]}
+        return to_dict(answer)
 
     gr.on(
         photo.upload,
@@ -112,7 +110,7 @@ def build_client(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None
     )
 
 
-def _side(captioners: Mapping[str, Captioner], side: str) -> tuple[gr.HTML, gr.HTML, Settings]:
+def _side(captioners: Mapping[str, Captioner], side: str) -> tuple[gr.HTML, gr.HTML, Controls]:
     """A caption's place, its tree's, and its settings."""
     result = gr.HTML(EMPTY, elem_id=f"result{side}", elem_classes="result")
     settings = build_settings(captioners, side)
@@ -124,7 +122,7 @@ def _side(captioners: Mapping[str, Captioner], side: str) -> tuple[gr.HTML, gr.H
 def _on_change(
     answer: Callable[..., Any],
     photo: gr.Image,
-    settings: Settings,
+    settings: Controls,
     inputs: list[Any],
     outputs: list[Any],
     *,
@@ -163,9 +161,9 @@ def _caption(
     try:
         captioner, search = chosen(captioners, values)
         data = _read(file["path"])
-        pixels = captioner.read(data)
+        looked = captioner.look(data)
         sentences: queues.SimpleQueue[str | None] = queues.SimpleQueue()
-        future = queue.explain(captioner, pixels, search, sentences.put)
+        future = queue.explain(captioner, looked.pixels, search, sentences.put)
         future.add_done_callback(lambda _: sentences.put(None))
         while (text := sentences.get()) is not None:
             yield gr.skip(), growing(text), gr.skip()
@@ -174,10 +172,14 @@ def _caption(
         change: dict[str, Any] = {"alt_text": found.caption.text}
         if not data.startswith(_BROWSERS_SHOW):
             change["value"] = _small(read_image(data, at_least=_SHOWN))
-        window = seen(read_image(data, at_least=captioner.image.size).size, captioner.image)
         name = str(file.get("orig_name") or "photo.jpg")
         shown = explained(
-            found, by=f"{values[0]}, {values[1].lower()}", seconds=seconds, search=search, window=window, name=name
+            found,
+            by=f"{values[0]}, {values[1].lower()}",
+            seconds=seconds,
+            search=search,
+            window=looked.window,
+            name=name,
         )
         yield gr.update(**change), shown, searched(found, search)
     except OptionError as error:  # a slider's box was emptied to type another number, say: the photo stays

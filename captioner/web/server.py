@@ -30,10 +30,10 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import captioner
+from captioner.captioner import Captioner
 from captioner.errors import OptionError
 from captioner.options import WebOptions
 from captioner.pictures import MAX_BYTES
-from captioner.predictor import Captioner
 from captioner.web.api import add_api
 from captioner.web.downloads import add_downloads
 from captioner.web.page import CSS, HEAD, build_page, model_line, theme

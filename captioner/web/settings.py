@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
+from captioner.captioner import Captioner, pick_captioner
 from captioner.errors import OptionError
 from captioner.options import SearchOptions
-from captioner.predictor import Captioner
 
 METHODS = {"Greedy": "beam", "Beam": "beam", "Diverse": "diverse", "Sampling": "sample"}
 """How the page calls the ways to search, and what `SearchOptions.method` calls them; greedy is a beam of one."""
@@ -39,7 +39,7 @@ _EXPLAINED = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class Controls:
     """The controls of one side of the page."""
 
     model: gr.Radio
@@ -57,13 +57,13 @@ class Settings:
         return [self.model, self.method, *self.sliders]
 
 
-def build_settings(captioners: Mapping[str, Captioner], side: str) -> Settings:
+def build_settings(captioners: Mapping[str, Captioner], side: str) -> Controls:
     """The controls, as the first model's file says; `side` tells the two sides of the page apart."""
     names = list(captioners)
     captioner = captioners[names[0]]
     model = gr.Radio(names, value=names[0], label="Model", visible=len(names) > 1, elem_id=f"models{side}")
     with gr.Accordion("Advanced", open=False, elem_id=f"advanced{side}", elem_classes="advanced"):
-        first = _method(captioner.file.search)
+        first = _method(captioner.search)
         method = gr.Radio(list(METHODS), value=first, label="Search", info=_EXPLAINED[first], elem_id=f"method{side}")
         sliders = [
             gr.Slider(low, high, step=step, label=label, info=info)
@@ -80,7 +80,7 @@ def build_settings(captioners: Mapping[str, Captioner], side: str) -> Settings:
         """Everything as the model's file says."""
         if name not in list(captioners):  # a program; `chosen` tells it so
             return [gr.skip()] * (2 + len(sliders))
-        method = _method(captioners[name].file.search)
+        method = _method(captioners[name].search)
         return [
             gr.update(value=method, info=_EXPLAINED[method]),
             *(gr.update(**update) for update in _sliders(captioners[name], method)),
@@ -101,7 +101,7 @@ def build_settings(captioners: Mapping[str, Captioner], side: str) -> Settings:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     begun = gr.on([model.input, reset.click], begin, inputs=model, outputs=outputs, preprocess=False, **quiet)
     shown = method.input(show, inputs=[model, method], outputs=outputs, preprocess=False, **quiet)
-    return Settings(model, method, sliders, again, [begun, shown])
+    return Controls(model, method, sliders, again, [begun, shown])
 
 
 def _method(search: SearchOptions) -> str:
@@ -113,7 +113,7 @@ def _method(search: SearchOptions) -> str:
 
 def _sliders(captioner: Captioner, method: str) -> list[dict[str, Any]]:
     """Value, greatest value and visibility of each slider, for a model's file and the chosen method."""
-    search, reverse = captioner.file.search, captioner.file.model.options.reverse
+    search, reverse = captioner.search, captioner.card.reverse
     several = method != "Greedy"
     visible = {
         "length_penalty": several,
@@ -133,14 +133,12 @@ def _sliders(captioner: Captioner, method: str) -> list[dict[str, Any]]:
 
 
 def chosen(captioners: Mapping[str, Captioner], values: tuple[Any, ...]) -> tuple[Captioner, SearchOptions]:
-    """The model and its search, from whatever the controls, or a program in their place, sent: `Settings.inputs`.
+    """The model and its search, from whatever the controls, or a program in their place, sent: `Controls.inputs`.
 
     Raises OptionError in the page's own words.
     """
     name, method, *numbers = values
-    if name not in list(captioners):  # a list, since a program may send what cannot be hashed
-        raise OptionError(f"That model is not here: choose {' or '.join(captioners)}.")
-    captioner = captioners[name]
+    captioner = pick_captioner(captioners, name)
     try:
         beam_size, max_length, *shares = numbers
         length_penalty, rerank, diversity, temperature, nucleus = map(float, shares)
@@ -154,7 +152,7 @@ def chosen(captioners: Mapping[str, Captioner], values: tuple[Any, ...]) -> tupl
             temperature=temperature,
             nucleus=nucleus,
         )
-        options.check_model(reverse=captioner.file.model.options.reverse)
+        options.check_model(reverse=captioner.card.reverse)
     except OptionError as error:
         label = _SLIDERS[error.field][0] if error.field in _SLIDERS else None
         raise OptionError(error.told(label)) from error

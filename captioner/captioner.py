@@ -1,0 +1,243 @@
+"""Captioner: what a user holds. Load a model once, then call it on pictures."""
+
+import copy
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast, overload
+
+from torch import Tensor
+
+from captioner.captions import Caption, Captioned, Explanation
+from captioner.card import ModelCard, read_card
+from captioner.checkpoint import ModelFile, model_path, restore
+from captioner.device import keep_memory, pick_device, pick_precision
+from captioner.errors import CaptionerError, ImageError, OptionError
+from captioner.generation import caption_features, explain_features
+from captioner.network import TorchNetwork, fused
+from captioner.options import MODELS, ImageOptions, SearchOptions, merged
+from captioner.pictures import ImageSource
+from captioner.text import Vocabulary
+from captioner.vision import Look, look
+
+BATCH = 16
+"""Pictures that go through the network together."""
+
+READERS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+"""Pictures that are decoded at once: one for each core of ours. The largest allowed take 300 MB each."""
+
+
+class Captioner:
+    """A loaded model on its device.
+
+    >>> captioner = Captioner.load()
+    >>> captioner("photo.jpg").text  # doctest: +SKIP
+    'A dog runs through the grass'
+
+    Threads may share one, and it never changes: `with_` gives another. The model serves one batch at a time.
+    """
+
+    card: ModelCard
+    """What the model is and where it came from."""
+    image: ImageOptions
+    """How pictures are fitted and normalised: as the model learnt them, unless `with_` says otherwise."""
+    search: SearchOptions
+    """How sentences are found, unless a call says otherwise."""
+
+    def __init__(self, network: TorchNetwork, card: ModelCard) -> None:
+        """For whoever has a network already; `load` and `of` make one."""
+        self.card, self.image, self.search = card, card.image, card.search
+        self.network, self.vocabulary = network, Vocabulary(card.vocabulary)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        *,
+        precision: str = "auto",
+        image: ImageOptions | None = None,
+    ) -> "Captioner":
+        """Loads a model file, or a bundled model by its name in `options.MODELS`, None for "accurate". No network.
+
+        Names win over files: "./fast" and Path("fast") are files. `precision` is float32, bfloat16, or auto: bfloat16
+        where the processor multiplies in it, which is faster and changes few captions (docs/performance.md). `image`
+        overrides how pictures are fitted, which the model file otherwise decides; keep that unless you are measuring
+        its effect. On a CPU the whole process keeps the memory that it frees (`device.keep_memory`). Raises
+        ModelFileError for a file that is no model, and OptionError for a device that is not there or a precision that
+        is none.
+        """
+        place = pick_device(device)
+        kind = pick_precision(precision, place)
+        model = MODELS[0] if model is None else model
+        path = model_path(model)
+        card = read_card(path, name=path.name if path == Path(model) else f"the bundled model {model}")
+        if place.type == "cpu":
+            keep_memory()
+        captioner = cls(fused(restore(path, card, place).model, kind), card)
+        return captioner if image is None else captioner.with_(image=image)
+
+    @classmethod
+    def of(cls, file: ModelFile, *, name: str = "captioner", precision: str = "float32") -> "Captioner":
+        """A captioner of a model that is loaded already, where that is; `name` is shown to users."""
+        return cls(fused(file.model, precision), file.card(name))
+
+    def with_(self, *, image: ImageOptions | None = None, search: SearchOptions | None = None) -> "Captioner":
+        """Another captioner with other options, which shares the network. Raises OptionError as `search_with` does."""
+        other = copy.copy(self)
+        if image is not None:
+            other.image, other.network = image, self.network.seeing(image)
+        if search is not None:
+            search.check_model(reverse=self.card.reverse)
+            other.search = search
+        return other
+
+    def search_with(self, **fields: Any) -> SearchOptions:
+        """Its search with some fields changed. Raises OptionError for values that cannot be, or not with this model."""
+        search = merged(self.search, fields)
+        search.check_model(reverse=self.card.reverse)
+        return search
+
+    @property
+    def name(self) -> str:
+        """What users call the model."""
+        return self.card.name
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the cells between which its attention chooses."""
+        return self.network.grid
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu", "cuda:0"."""
+        return self.network.device
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: "float32" or "bfloat16"."""
+        return self.network.precision
+
+    @overload
+    def __call__(self, images: ImageSource, *, search: SearchOptions | None = None) -> Caption: ...  # type: ignore[overload-overlap]  # str is a Sequence
+    @overload
+    def __call__(self, images: Sequence[ImageSource], *, search: SearchOptions | None = None) -> list[Caption]: ...
+    def __call__(
+        self, images: ImageSource | Sequence[ImageSource], *, search: SearchOptions | None = None
+    ) -> Caption | list[Caption]:
+        """One picture in, one Caption out; a list of pictures in, a list of Captions out.
+
+        A picture is a path, the bytes of a file, a PIL image or a NumPy array (see `pictures.read_image`). `search`
+        defaults to what the model file carries. Raises ImageError for a picture that cannot be read.
+        """
+        if not isinstance(images, list | tuple):
+            return self.caption_pixels([self.read(cast(ImageSource, images))], search=search)[0]
+        captions = []
+        for found in self.stream((("", image) for image in images), search=search):
+            if found.caption is None:
+                raise cast(CaptionerError, found.error)
+            captions.append(found.caption)
+        return captions
+
+    def stream(
+        self, pictures: Iterable[tuple[str, ImageSource]], *, search: SearchOptions | None = None
+    ) -> Iterator[Captioned]:
+        """Any number of named pictures -> what became of each, in order, as soon as it is there.
+
+        A picture that cannot be read, or that the model fails on, has its error in its place and costs the others
+        nothing. BATCH pictures at a time are read, READERS of them at once, and go through the network; do not change
+        one before its caption is there. Raises OptionError for a search that this model cannot do.
+        """
+        search = self.search if search is None else search
+        search.check_model(reverse=self.card.reverse)
+        return self._stream(iter(pictures), search)
+
+    def _stream(self, pictures: Iterator[tuple[str, ImageSource]], search: SearchOptions) -> Iterator[Captioned]:
+        pool = ThreadPoolExecutor(READERS, "captioner reader")
+
+        def begin() -> list[tuple[str, "Future[Look | ImageError]"]]:
+            return [(name, pool.submit(self._attempt, source)) for name, source in itertools.islice(pictures, BATCH)]
+
+        try:
+            group = begin()
+            while group:
+                read = [(name, future.result()) for name, future in group]
+                # A GPU works while the processor reads. A processor that did both at once would take longer for both.
+                ahead = begin() if self.device != "cpu" else None
+                answers = iter(self._answers([found.pixels for _, found in read if isinstance(found, Look)], search))
+                for name, found in read:
+                    if isinstance(found, ImageError):
+                        yield Captioned(name, error=found)
+                        continue
+                    answer = next(answers)
+                    if isinstance(answer, Caption):
+                        yield Captioned(name, found.size, answer)
+                    else:
+                        yield Captioned(name, found.size, error=answer)
+                group = begin() if ahead is None else ahead
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _attempt(self, source: ImageSource) -> Look | ImageError:
+        try:
+            return self.look(source)
+        except ImageError as error:
+            return error
+
+    def _answers(self, pixels: Sequence[Tensor], search: SearchOptions) -> list[Caption | CaptionerError]:
+        try:
+            return list(self.caption_pixels(pixels, search=search))
+        except CaptionerError as error:
+            if len(pixels) == 1:
+                return [error]
+            return [answer for one in pixels for answer in self._answers([one], search)]  # it may be one's fault
+
+    def look(self, source: ImageSource, *, thumbnail: int | None = None) -> Look:
+        """A picture, decoded once: as the encoder wants it, its size, what is seen of it, and a thumbnail if wanted.
+
+        Raises ImageError.
+        """
+        return look(source, self.image, thumbnail=thumbnail)
+
+    def read(self, image: ImageSource) -> Tensor:
+        """A picture as the model's encoder wants it: uint8 (3, size, size). Raises ImageError."""
+        return self.look(image).pixels
+
+    def explain(
+        self, image: ImageSource, *, search: SearchOptions | None = None, progress: Callable[[str], None] | None = None
+    ) -> Explanation:
+        """One picture -> its caption, where the model looked for each word, and which sentences it tried.
+
+        `progress` is told the most probable beginning of the caption after each word. Raises ImageError.
+        """
+        return self.explain_pixels(self.read(image), search=search, progress=progress)
+
+    def explain_pixels(
+        self, pixels: Tensor, *, search: SearchOptions | None = None, progress: Callable[[str], None] | None = None
+    ) -> Explanation:
+        """`explain` for a picture that `look` or `read` prepared."""
+        with self._lock:
+            features = self.network.encode([pixels])
+            return explain_features(self.network, features, self.vocabulary, search or self.search, progress=progress)
+
+    def caption_pixels(self, pixels: Sequence[Tensor], *, search: SearchOptions | None = None) -> list[Caption]:
+        """Pictures that `look` or `read` prepared, as one batch -> their captions. The caller chooses its size."""
+        if not pixels:
+            return []
+        with self._lock:
+            features = self.network.encode(pixels)
+            return caption_features(self.network, features, self.vocabulary, search or self.search)
+
+
+def pick_captioner(captioners: Mapping[str, Captioner], name: object) -> Captioner:
+    """The captioner of that name, or of whatever a stranger sent in its place.
+
+    Raises OptionError, with the names that there are.
+    """
+    if not isinstance(name, str) or name not in captioners:
+        raise OptionError(f"There is no model {name!r} here: choose {' or '.join(captioners)}.")
+    return captioners[name]

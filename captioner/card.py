@@ -1,0 +1,87 @@
+"""What a model file says of its model, without the weights and without torch."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from captioner.errors import CaptionerError, ModelFileError
+from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict
+
+FORMAT = 2
+"""Version of the model file's layout. A reader takes it and all before it, and refuses files of a later one.
+
+2 may hold a second decoder (`reverse` in its header), a decoder that normalises the features, and 8-bit weights; 1 has
+none of these.
+"""
+
+HEADER = "captioner"
+"""Name of the header among the file's metadata."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model as it is presented: what it was built from, what it can say, and where it came from."""
+
+    name: str
+    """What users call it: "the bundled model fast", or its file's name."""
+    image: ImageOptions
+    encoder: EncoderOptions
+    decoder: DecoderOptions
+    reverse: bool
+    """It has a second decoder, from right to left, so that `SearchOptions.rerank` may be set."""
+    search: SearchOptions
+    """Chosen on the validation split; every face uses it unless told otherwise."""
+    vocabulary: tuple[str, ...]
+    """Every word by its id, the special ones first."""
+    tokeniser: str
+    """The version of the rules by which its training captions became words."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Where the model came from: versions, commit, starting weights, data set, split, scores. Plain JSON values."""
+    digest: str | None = None
+    """SHA-256 of the file, in hexadecimal; None for a model that is in no file."""
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a model file, without its weights.
+
+    Raises ModelFileError where there is no such file, where it is no model file, and where a later version wrote it.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"There is no model file {path}: check the path.")
+    try:
+        with safe_open(path, "np") as file:
+            header: dict[str, Any] = json.loads((file.metadata() or {})[HEADER])
+        version = header["format"]
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{path} is not a captioner model file: choose one that train.py wrote.") from error
+    if version > FORMAT:
+        raise ModelFileError(f"{path} has format {version}, this captioner reads up to {FORMAT}: update captioner.")
+    return header
+
+
+def read_card(path: Path, *, name: str | None = None) -> ModelCard:
+    """The card of a model file; `name` is the file's unless given. Raises ModelFileError as `read_header` does.
+
+    ModelFileError too where the header holds what this version cannot use.
+    """
+    header = read_header(path)
+    try:
+        return ModelCard(
+            name=name or path.name,
+            image=from_dict(ImageOptions, header["image"]),
+            encoder=from_dict(EncoderOptions, header["encoder"]),
+            decoder=from_dict(DecoderOptions, {"normalise": False, **header["decoder"]}),  # earlier decoders did not
+            reverse=header.get("reverse", False),
+            search=from_dict(SearchOptions, header["search"]),
+            vocabulary=tuple(header["vocabulary"]),
+            tokeniser=header["tokeniser"],
+            provenance=header.get("provenance", {}),
+            digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+    except (OSError, KeyError, TypeError, ValueError, CaptionerError) as error:
+        raise ModelFileError(f"{path} cannot be loaded: {str(error).splitlines()[0]} Train or copy it anew.") from error
