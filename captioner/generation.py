@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from captioner.captions import Branch, Caption, Word
-from captioner.datasets.batches import stack_captions
 from captioner.decoder import Decoder, Memory
 from captioner.model import CaptionModel
 from captioner.options import SearchOptions
 from captioner.search import Hypothesis, Watch, not_finite, search
+from captioner.sequences import stack_captions
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary, readable
 
 _ROWS = 8192

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"errors", "options", "files", "captions"},
     {"images", "text", "device", "formats"},
-    {"encoder", "decoder", "search"},
+    {"encoder", "decoder", "search", "sequences"},
     {"model"},
     {"checkpoint", "datasets", "metrics", "archives"},
     {"generation"},
