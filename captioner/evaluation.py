@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -46,12 +46,31 @@ class Evaluation:
     def rank(self) -> tuple[float, ...]:
         """What decides which of two evaluations is better: CIDEr-D, then BLEU-4, 3, 2 and 1.
 
+        Of several data sets together, it is the mean of theirs: each counts the same, however many images it has.
+
         CIDEr-D tells late epochs apart, where BLEU-4 moves up and down by more than it grows (measured: see
         docs/experiments.md). On a few validation pictures no 4-gram may match, and on a single one CIDEr-D is 0; the
         lower orders still tell. The protocol's small constants leave a BLEU without matches below 0.1, more where
         captions are shorter: that is no merit.
         """
+        if self.parts:
+            ranks = [part.rank for part in self.parts.values()]
+            return tuple(sum(scores) / len(ranks) for scores in zip(*ranks, strict=True))
         return tuple(metric.score if metric.score > 0.1 else 0.0 for metric in self.metrics[4::-1])
+
+    @cached_property
+    def parts(self) -> dict[str, "Evaluation"]:
+        """Each data set alone, by its name, where several were joined; with document frequencies of its own."""
+        origins = dict.fromkeys(image.origin for image in self.images)
+        if len(origins) < 2:
+            return {}
+        places = {
+            origin: [place for place, image in enumerate(self.images) if image.origin == origin] for origin in origins
+        }
+        return {
+            origin: evaluate([self.images[place] for place in own], [self.captions[place] for place in own])
+            for origin, own in places.items()
+        }
 
     @property
     def exact(self) -> float:
@@ -100,8 +119,9 @@ class Evaluation:
         """One line that calls out a degenerate model; "" for a sound one."""
         return complaint(self.hypotheses, *self.habits)
 
-    def summary(self) -> dict[str, float]:
-        """The scores by name, rounded for logs and model files."""
+    def summary(self) -> dict[str, Any]:
+        """The scores by name, rounded for logs and model files; of several data sets, each one's under `data_sets`."""
+        parts = {"data_sets": {name: part.summary() for name, part in self.parts.items()}} if self.parts else {}
         scores = {name: round(score, 2) for name, score in self.scores.items()}
         return {
             **scores,
@@ -109,6 +129,7 @@ class Evaluation:
             "distinct": self.distinct,
             "images": len(self.images),
             "references": round(self.references_each, 2),
+            **parts,
         }
 
     def intervals(self, resamples: int) -> dict[str, tuple[float, float]]:

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captioner.datasets import CaptionedImage, Dataset, Problem, check_dataset, load_dataset, split_name, summarise
+from captioner.datasets import (
+    CaptionedImage,
+    Dataset,
+    Problem,
+    check_dataset,
+    join,
+    load_dataset,
+    split_name,
+    summarise,
+)
 from captioner.datasets.dataset import hold_out
 from captioner.errors import DataError
 from tests.hostile import write_hostile_files
@@ -251,6 +260,7 @@ def test_coco_holds_validation_out_of_train_and_keeps_its_val_unseen(tmp_path, i
         tmp_path / images / "val2017" / "000000000050.png",
         ("Picture 50.",),
         "test",
+        author="people",
     )
     alone = check_dataset(load_dataset(file))
     assert alone.images == dataset.split("test")
@@ -525,3 +535,46 @@ def test_real_coco_sample_names_what_is_absent():
     assert Counter(splits(clean).values()) == {"train": 76, "val": 4, "test": 80}
     assert len(clean.problems) == 4920
     assert all(isinstance(image.image_id, int) and os.path.exists(str(image.source)) for image in clean.images)
+
+
+def test_joined_data_sets_keep_every_picture_its_split_and_its_name(tmp_path):
+    """Pictures of one name in two data sets stay two pictures, each with its own captions, split and origin."""
+    one = table(tmp_path / "one", "image,caption,split\na.jpg,A dog.,train\nb.jpg,A cat.,val", pictures="a.jpg b.jpg")
+    two = table(tmp_path / "two", "image,caption,split\na.jpg,A bus.,train\nc.jpg,,val", pictures="a.jpg c.jpg")
+    both = join([one, two])
+    assert captions(both) == {"one/a.jpg": ("A dog.",), "one/b.jpg": ("A cat.",), "two/a.jpg": ("A bus.",)}
+    assert splits(both) == {"one/a.jpg": "train", "one/b.jpg": "val", "two/a.jpg": "train"}
+    assert [image.origin for image in both.images] == ["one", "one", "two"]
+    assert [problem.name.split("/")[0] for problem in both.problems] == ["two"] * len(two.problems)
+    assert both.describe().startswith(one.describe().splitlines()[0])
+    assert "together: 3 images, 3 captions (train 2, val 1)" in both.describe()
+
+
+def test_joined_data_sets_of_one_folder_name_stay_apart_and_one_given_twice_is_refused(tmp_path):
+    """Names are numbered where they are the same; the very same data set twice would count its pictures twice."""
+    for parent in "xy":
+        table(tmp_path / parent / "photos", "image,caption,split\na.jpg,A dog.,train", pictures="a.jpg")
+    one, two = (load_dataset(tmp_path / parent / "photos") for parent in "xy")
+    assert list(captions(join([one, two]))) == ["photos/a.jpg", "photos-2/a.jpg"]
+    assert join([one]) is one
+    with pytest.raises(DataError, match="is given twice"):
+        join([one, load_dataset(tmp_path / "x" / "." / "photos")])
+
+
+def test_a_picture_that_one_data_set_trains_on_and_another_scores_is_found(tmp_path):
+    """The same bytes in the train split of one and the val split of the other are a problem, named with both."""
+    one = table(tmp_path / "one", "image,caption,split\na.jpg,A dog.,train\nb.jpg,A cat.,train", pictures="a.jpg b.jpg")
+    two = table(tmp_path / "two", "image,caption,split\nc.jpg,A dog.,val", pictures="c.jpg")
+    (tmp_path / "two" / "c.jpg").write_bytes((tmp_path / "one" / "a.jpg").read_bytes())
+    with pytest.raises(DataError, match=r"one/a\.jpg \(train\) = two/c\.jpg \(val\)"):
+        check_dataset(join([one, two]))
+
+
+def test_who_wrote_the_captions_is_read_from_a_column_or_a_file_beside_it(tmp_path):
+    """`captions_by` in the captions file, or in sources.csv; benchmark data sets were captioned by people."""
+    rows = "image,caption,captions_by\na.jpg,A dog.,people\nb.jpg,A cat.,"
+    (tmp_path / "own").mkdir()
+    write(tmp_path / "own" / "sources.csv", "image,source,captions_by\nb.jpg,elsewhere,model\nz.jpg,nowhere,model\n")
+    data = table(tmp_path / "own", rows, pictures="a.jpg b.jpg")
+    assert {image.name: image.author for image in data.images} == {"a.jpg": "people", "b.jpg": "model"}
+    assert "captions by" in data.describe()

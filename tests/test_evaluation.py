@@ -1,5 +1,6 @@
 """The promises of captioner.evaluation, of the bootstrap, and of what is called degenerate."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,19 @@ def test_cider_d_ranks_first():
     common, rare = (evaluate(images, ["a man"] * 3 + [text]) for text in ("a man is on the grass", "zebra"))
     assert common.scores["BLEU-4"] > rare.scores["BLEU-4"]
     assert rare.rank > common.rank
+
+
+def test_joined_data_sets_are_scored_each_alone_and_count_the_same():
+    """Each part scores what it scores alone; the rank is the mean of the parts', however many images each has."""
+    many = [replace(image(number, "a man is on the grass", "a man stands"), origin="many") for number in range(6)]
+    few = [replace(image(number, "a red bus in the street"), origin="few") for number in range(10, 12)]
+    texts = ["a man is on the grass", "a man", "a dog runs", "a man stands", "a man", "grass", "a red bus", "a bus"]
+    together = evaluate([*many, *few], texts)
+    alone = {"many": evaluate(many, texts[:6]), "few": evaluate(few, texts[6:])}
+    assert {name: part.scores for name, part in together.parts.items()} == {n: e.scores for n, e in alone.items()}
+    assert together.rank == tuple((a + b) / 2 for a, b in zip(alone["many"].rank, alone["few"].rank, strict=True))
+    assert together.summary()["data_sets"]["few"] == alone["few"].summary()
+    assert not alone["few"].parts
 
 
 def test_captions_and_images_must_pair_up():

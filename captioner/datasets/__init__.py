@@ -10,7 +10,7 @@ from pathlib import Path
 
 from captioner.datasets import coco, flickr, table
 from captioner.datasets.check import check_dataset, summarise
-from captioner.datasets.dataset import ALL, CaptionedImage, Dataset
+from captioner.datasets.dataset import ALL, CaptionedImage, Dataset, join
 from captioner.errors import DataError
 from captioner.formats.rows import SPLITS, Problem, split_name
 
@@ -21,6 +21,7 @@ __all__ = [
     "Dataset",
     "Problem",
     "check_dataset",
+    "join",
     "load_dataset",
     "split_name",
     "summarise",

@@ -60,7 +60,7 @@ def _read_coco(path: Path, contents: dict[Path, Any], notes: list[str] | None = 
         held_out = HELD_OUT
     for file, content in contents.items():
         _gather(file, content, splits[file], drafts, problems)
-    return finish("coco", path, drafts, problems, notes, held_out=held_out)
+    return finish("coco", path, drafts, problems, notes, held_out=held_out, author="people")
 
 
 def _gather(file: Path, content: Any, split: str, drafts: dict[str, Draft], problems: list[Problem]) -> None:
@@ -107,7 +107,7 @@ def _read_karpathy(path: Path, file: Path, content: Any) -> Dataset:
         draft = drafts.setdefault(f"{folder}/{name}" if folder else name, Draft(image_id, source))
         draft.captions.extend(captions)
         draft.splits.add(split)
-    return finish("karpathy", path, drafts, problems)
+    return finish("karpathy", path, drafts, problems, author="people")
 
 
 def _entries(file: Path, content: Any, key: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL.Image import Image
@@ -42,7 +42,9 @@ class CaptionedImage:
     """A picture, at least one caption as written, and the split it belongs to.
 
     `name` is unique within the data set and what messages call the picture; `image_id` is what results files carry
-    (COCO's number, elsewhere the name); `source` is a file, or the picture itself where it was drawn.
+    (COCO's number, elsewhere the name); `source` is a file, or the picture itself where it was drawn; `author` is who
+    wrote the captions ("people", "model"), as far as the data set says; `origin` names the data set it came from where
+    several were joined.
     """
 
     name: str
@@ -50,17 +52,23 @@ class CaptionedImage:
     source: Path | Image
     captions: tuple[str, ...]
     split: str
+    author: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Captioned pictures, the problems found so far, and the decisions worth telling (`notes`)."""
+    """Captioned pictures, the problems found so far, and the decisions worth telling (`notes`).
+
+    A joined data set names its `parts` (`join`), and each of its pictures the one it came from.
+    """
 
     kind: str
     path: str
     images: tuple[CaptionedImage, ...]
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    parts: tuple["Dataset", ...] = ()
 
     def split(self, name: str) -> tuple[CaptionedImage, ...]:
         """The pictures of one split ("dev" means "val"), or "all" pictures.
@@ -86,7 +94,12 @@ class Dataset:
         captions = sum(len(image.captions) for image in self.images)
         splits = ", ".join(f"{split} {count:,}" for split, count in self._counts().items())
         first = f"{self.kind} at {self.path}: {len(self.images):,} images, {captions:,} captions ({splits or 'empty'})"
-        return "\n".join([first, *(f"  {note}" for note in self.notes)])
+        if self.parts:
+            first = f"together: {len(self.images):,} images, {captions:,} captions ({splits or 'empty'})"
+        authors = Counter(image.author for image in self.images)
+        by = [f"captions by {' and '.join(f'{who} ({n:,} images)' for who, n in authors.most_common() if who)}"]
+        lines = [] if self.parts else [*self.notes, *(by if set(authors) - {"", "people"} else [])]
+        return "\n".join([*(part.describe() for part in self.parts), first, *(f"  {line}" for line in lines)])
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -96,6 +109,35 @@ class Dataset:
     def _counts(self) -> dict[str, int]:
         counts = Counter(image.split for image in self.images)
         return {split: counts[split] for split in SPLITS if counts[split]}
+
+
+def join(datasets: Sequence[Dataset]) -> Dataset:
+    """Several data sets as one: every picture is called by its data set's name and its own; one alone stays as it is.
+
+    A data set's name is its folder's; where two have the same one, the later ones are numbered. Raises DataError for
+    one that is named twice.
+    """
+    if len(datasets) == 1:
+        return datasets[0]
+    paths = [os.path.realpath(dataset.path) for dataset in datasets]
+    if twice := [path for path, count in Counter(paths).items() if count > 1]:
+        raise DataError(f"{twice[0]} is given twice: name each data set once.")
+    names: list[str] = []
+    for dataset in datasets:
+        name = Path(dataset.path).stem or dataset.kind
+        names.append(f"{name}-{len(names) + 1}" if name in names else name)
+    images = tuple(
+        replace(image, name=f"{name}/{image.name}", origin=name)
+        for name, dataset in zip(names, datasets, strict=True)
+        for image in dataset.images
+    )
+    problems = tuple(
+        replace(problem, name=f"{name}/{problem.name}")
+        for name, dataset in zip(names, datasets, strict=True)
+        for problem in dataset.problems
+    )
+    path = " ".join(dataset.path for dataset in datasets)
+    return Dataset("joined", path, images, problems, (), tuple(datasets))
 
 
 def hold_out(names: Iterable[str], share: float) -> set[str]:
@@ -123,6 +165,7 @@ class Draft:
     source: Path
     captions: list[str] = field(default_factory=list)
     splits: set[str] = field(default_factory=set)
+    author: str = ""
 
 
 def gather(rows: Iterable[Row | Problem], folders: Sequence[Path]) -> tuple[dict[str, Draft], list[Problem]]:
@@ -137,6 +180,7 @@ def gather(rows: Iterable[Row | Problem], folders: Sequence[Path]) -> tuple[dict
             drafts[row.name] = Draft(row.name, find_picture(folders, row.name))
         drafts[row.name].captions.append(row.caption)
         drafts[row.name].splits |= {row.split} - {""}
+        drafts[row.name].author = row.author or drafts[row.name].author
     return drafts, problems
 
 
@@ -148,8 +192,12 @@ def finish(
     notes: Sequence[str] = (),
     *,
     held_out: float = 0.0,
+    author: str = "",
 ) -> Dataset:
-    """The data set of `drafts`, each of which names its split; `held_out` is the share of train that validates."""
+    """The data set of `drafts`, each of which names its split; `held_out` is the share of train that validates.
+
+    `author` wrote the captions of the pictures whose draft names nobody.
+    """
     captions = {name: tuple(filter(None, map(str.strip, draft.captions))) for name, draft in drafts.items()}
     # A picture in two splits stays where it is scored: what is trained on must not be what is scored.
     splits = {name: max(draft.splits, key=SPLITS.index) for name, draft in drafts.items() if captions[name]}
@@ -162,8 +210,9 @@ def finish(
         share = f"1 in {round(1 / held_out)}, chosen by hash of the name"
         notes = [*notes, f"validation is held out of train: {len(chosen):,} of {len(train):,} images ({share})"]
     images = (
-        CaptionedImage(name, drafts[name].image_id, drafts[name].source, captions[name], split)
+        CaptionedImage(name, draft.image_id, draft.source, captions[name], split, draft.author or author)
         for name, split in splits.items()
+        for draft in (drafts[name],)
     )
     return Dataset(kind, str(path), tuple(images), (*problems, *found), tuple(notes))
 

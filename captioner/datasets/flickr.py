@@ -52,7 +52,7 @@ def read(path: Path) -> Dataset | None:
     if not lists:
         for draft in drafts.values():
             draft.splits = {"train"}
-        return finish(kind, path, drafts, [*problems, *uncaptioned(root, drafts)], held_out=HELD_OUT)
+        return finish(kind, path, drafts, [*problems, *uncaptioned(root, drafts)], held_out=HELD_OUT, author="people")
     for name in splits.keys() - drafts.keys():
         drafts[name] = Draft(name, find_picture(folders, name))
     listed = {name: draft for name, draft in drafts.items() if name in splits}
@@ -62,7 +62,7 @@ def read(path: Path) -> Dataset | None:
     notes = [f"split lists: {', '.join(lists)}"]
     if unlisted:
         notes.append(f"{unlisted:,} captioned pictures are in no split list and left out")
-    return finish(kind, path, listed, problems, notes)
+    return finish(kind, path, listed, problems, notes, author="people")
 
 
 def _read_lists(kind: str, folders: tuple[Path, ...]) -> tuple[dict[str, set[str]], list[str]]:

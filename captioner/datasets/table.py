@@ -1,14 +1,15 @@
 """Your own folder: pictures, and `captions.csv` or `captions.jsonl` with `image`, `caption` and, if wanted, `split`.
 
 A picture's name is relative to the folder or to its `images/`; absolute paths work too. Each row adds one caption.
-Without splits a tenth of the pictures validates, by hash of the name.
+Without splits a tenth of the pictures validates, by hash of the name. Who wrote the captions ("people", "model") may
+stand in a column `captions_by`, here or in a `sources.csv` beside it that has the column `image` too.
 """
 
 from pathlib import Path
 
 from captioner.datasets.dataset import UNPLACED, Dataset, finish, gather, only, picture_folders, uncaptioned
 from captioner.formats.rows import Problem
-from captioner.formats.tables import read_csv, read_jsonl
+from captioner.formats.tables import read_authors, read_csv, read_jsonl
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.txt")
 HELD_OUT = 1 / 10
@@ -28,6 +29,9 @@ def read(path: Path) -> Dataset | None:
         read_jsonl(file) if file.suffix.lower() == ".jsonl" else read_csv(file), picture_folders(root)
     )
     problems += uncaptioned(root, drafts)
+    for name, author in read_authors(root / "sources.csv").items():
+        if name in drafts:
+            drafts[name].author = drafts[name].author or author
     if not any(draft.splits for draft in drafts.values()):
         for draft in drafts.values():
             draft.splits = {"train"}

@@ -25,11 +25,12 @@ _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 @dataclass(frozen=True)
 class Row:
-    """One caption as a file gives it; `split` is "" where the row names none."""
+    """One caption as a file gives it; `split` and `author` are "" where the row names none."""
 
     name: str
     caption: str
     split: str = ""
+    author: str = ""
 
 
 @dataclass(frozen=True)
