@@ -278,6 +278,17 @@ class WebOptions(_Checked):
     auth: str | None = option(
         None, "ask everybody for this name and password (HTTP basic authentication)", metavar="NAME:PASSWORD"
     )
+    allow_host: str | None = option(
+        None,
+        "names by which this server is visited, beside its own address; * stands for any letters (*.example.com)",
+        metavar="NAME[,NAME]",
+    )
+    allow_origin: str | None = option(
+        None, "sites whose pages may call this server (CORS): https://example.com", metavar="ORIGIN[,ORIGIN]"
+    )
+    embed: str | None = option(
+        None, "sites whose pages may show this one in a frame: https://example.com", metavar="ORIGIN[,ORIGIN]"
+    )
     examples: str | None = option(
         None, "folder with example photos of your own (default: the ones that come with Gradio)", metavar="FOLDER"
     )
