@@ -35,12 +35,14 @@ from captioner.images import MAX_BYTES
 from captioner.options import WebOptions
 from captioner.predictor import Captioner
 from captioner.web.api import add_api
+from captioner.web.bodies import limited_bodies
 from captioner.web.downloads import add_downloads
 from captioner.web.origins import known_hosts, own_names, own_origin
 from captioner.web.page import CSS, HEAD, build_page, model_line, theme
 from captioner.web.problems import add_problems
 from captioner.web.queue import ModelQueue
 from captioner.web.routes import open_routes
+from captioner.web.status import add_status
 
 _EVENTS = 256
 """Most calls of the page that wait in Gradio's own queue."""
@@ -52,10 +54,11 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
     `captioners` are named as visitors choose them, and the page begins with the first. `serve` closes the queue. Raises
     ImageError where `options.examples` is no folder, OptionError where `options.auth` is no name and password.
     """
-    queue = queue or ModelQueue()
+    queue = queue or ModelQueue(most_work=options.most_work)
     # FastAPI's own page of the API loads its scripts from a public server.
     app = FastAPIOffline(title="captioner", version=captioner.__version__, docs_url="/docs", redoc_url=None)
     add_api(app, captioners, queue)
+    add_status(app, queue)
     add_downloads(app)
     _strip_template()
     page = build_page(captioners, options, queue)
@@ -77,7 +80,15 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
     )
     for one in (app, _mounted(app)):
         add_problems(one)
-    app.add_middleware(open_routes, page=True, folder=get_upload_folder())
+    folder = get_upload_folder()
+    app.add_middleware(
+        limited_bodies,
+        request=options.most_request,
+        upload=options.most_upload,
+        uploads=options.most_uploads,
+        folder=folder,
+    )
+    app.add_middleware(open_routes, page=True, folder=folder)
     app.add_middleware(_Guard, password=_password(options.auth), uploads=page.upload_file_set)
     app.add_middleware(own_origin, allowed=_parts(options.allow_origin), embedded=_parts(options.embed))
     app.add_middleware(known_hosts, names=own_names(options.host) | set(_parts(options.allow_host)))
