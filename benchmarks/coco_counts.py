@@ -26,15 +26,16 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from captioner.datasets import load_dataset  # noqa: E402
-from captioner.datasets.batches import encode_captions, epoch_batches  # noqa: E402
 from captioner.datasets.dataset import CaptionedImage  # noqa: E402
 from captioner.decoder import Decoder  # noqa: E402
 from captioner.device import pick_device, pick_precision  # noqa: E402
 from captioner.options import DecoderOptions, SearchOptions, TrainingOptions  # noqa: E402
 from captioner.text import END, Vocabulary, tokenise  # noqa: E402
-from captioner.training.objectives import Likelihood, Objective, SelfCritical  # noqa: E402
+from captioner.training.batches import Lessons, encode_captions, epoch_batches  # noqa: E402
+from captioner.training.objectives import CrossEntropy, Objective, SelfCritical  # noqa: E402
 from captioner.training.presets import PRESETS  # noqa: E402
-from captioner.training.self_critical import Sampler  # noqa: E402
+from captioner.training.self_critical import references_of  # noqa: E402
+from captioner.training.step import Learner, make_optimizer, take_step  # noqa: E402
 
 GRID, CHANNELS, CAPTIONS = 14 * 14, 2048, 5
 
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     chosen = parser.parse_args()
     device = pick_device(chosen.device)
-    training = TrainingOptions(precision=pick_precision("auto", device))
+    training = TrainingOptions(learning_rate=1e-5, precision=pick_precision("auto", device))
     torch.manual_seed(1)
     real = [tokenise(caption) for image in load_dataset(chosen.captions).images for caption in image.captions]
     print(f"torch {torch.__version__} on {device} in {training.precision}, {torch.get_num_threads()} threads")
@@ -88,36 +89,30 @@ def main() -> None:
     with row("captions to ids"):
         encoded = encode_captions(images, vocabulary, max_words=training.max_words)
     with row("references and document frequencies"):
-        sampler = Sampler(
-            images,
-            vocabulary,
-            samples=training.samples,
-            max_length=SearchOptions().max_length,
-            temperature=training.temperature,
-            reverse=False,
-        )
+        references = references_of(images)
+        max_length = SearchOptions().max_length
+        self_critical = SelfCritical(references, vocabulary, training, max_length=max_length)
+    lessons = Lessons(images, encoded, references)
     options = DecoderOptions(**PRESETS["coco"][0].options["DecoderOptions"])
     decoder = Decoder(options, channels=CHANNELS, vocabulary_size=len(vocabulary)).to(device)
     # A trained decoder's samples have some ten words; this one's would never end.
     decoder.output.bias.data[END] = training.temperature * math.log(len(vocabulary) / 10)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-5, fused=True)
     batches = epoch_batches(len(images), training.batch_size, seed=1, epoch=0)
     objectives: dict[str, Objective] = {
-        "likelihood": Likelihood(encoded, training),
-        "self-critical": SelfCritical(sampler, training),
+        "likelihood": CrossEntropy(training),
+        "self-critical": self_critical,
     }
     for name, objective in objectives.items():
+        learner = Learner(decoder, objective, training.precision)
+        optimizer = make_optimizer(learner, training)
         seconds: list[float] = []
         lengths: list[float] = []
         with row(f"{chosen.steps} steps of {name}"):
             for batch in batches[: chosen.steps]:
                 features = torch.rand(len(batch), GRID, CHANNELS, device=device)
                 started = time.perf_counter()
-                loss, measured = objective(decoder, features, batch)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                loss.item()  # waits for the device
+                parts = [(features, lessons.batch(batch))]
+                measured = take_step(learner, optimizer, parts, clip_norm=training.clip_norm)
                 seconds.append(time.perf_counter() - started)
                 lengths += [measured["sampled_words"]] if "sampled_words" in measured else []
         step = statistics.median(seconds)

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from captioner.datasets.batches import epoch_batches
 from captioner.decoder import Decoder, stack_captions
-from captioner.text import END, PAD
+from captioner.options import TrainingOptions
+from captioner.text import END
+from captioner.training.batches import Batch, epoch_batches
+from captioner.training.objectives import CrossEntropy
+from captioner.training.step import Learner, take_step
 
 
 class Captions(NamedTuple):
@@ -148,20 +151,16 @@ def training_steps(
     Yields each step's loss in nats a word and the norm of its gradient before clipping to `clip_norm` (0: never), and
     ends with the first step where one of them is not finite. Batches and dropout depend on `seed` alone.
     """
-    decoder.train()
+    learner = Learner(decoder, CrossEntropy(TrainingOptions(label_smoothing=0.0, precision="float32")), "float32")
+    learner.train()
     torch.manual_seed(seed)
     batches = (
         batch for epoch in range(steps) for batch in epoch_batches(len(captions), batch_size, seed=seed, epoch=epoch)
     )
     for _, batch in zip(range(steps), batches, strict=False):
-        tokens = stack_captions([captions[index] for index in batch])
-        logits, _ = decoder(features[batch].float(), tokens[..., :-1])
-        loss = F.cross_entropy(logits.flatten(0, 2), tokens[..., 1:].flatten(), ignore_index=PAD)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(decoder.parameters(), clip_norm or math.inf)
-        values = loss.item(), norm.item()
+        taught = Batch(tuple(map(str, batch)), stack_captions([captions[index] for index in batch]))
+        measured = take_step(learner, optimizer, [(features[batch], taught)], clip_norm=clip_norm)
+        values = measured["loss"], measured["gradient_norm"]
         yield values
         if not all(map(math.isfinite, values)):
             return
-        optimizer.step()

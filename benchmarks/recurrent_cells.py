@@ -41,9 +41,7 @@ from benchmarks.gradients import (  # noqa: E402
 )
 from captioner.checkpoint import ModelFile, load_model  # noqa: E402
 from captioner.datasets import Dataset, load_dataset  # noqa: E402
-from captioner.datasets.batches import encode_captions  # noqa: E402
 from captioner.datasets.dataset import CaptionedImage  # noqa: E402
-from captioner.datasets.features import cached_features  # noqa: E402
 from captioner.decoder import Decoder  # noqa: E402
 from captioner.device import pick_device, pick_precision  # noqa: E402
 from captioner.evaluation import Evaluation, compare, evaluate  # noqa: E402
@@ -53,6 +51,8 @@ from captioner.model import CaptionModel  # noqa: E402
 from captioner.network import network_of  # noqa: E402
 from captioner.options import CELLS, DecoderOptions, to_dict  # noqa: E402
 from captioner.text import Vocabulary  # noqa: E402
+from captioner.training.batches import encode_captions  # noqa: E402
+from captioner.training.features import cached_features  # noqa: E402
 from captioner.training.setup import Options, build_model, build_vocabulary, resolve_options  # noqa: E402
 
 ATTENTIONS = ("dot", "none")

@@ -272,6 +272,10 @@ class TrainingOptions(_Checked):
     seed: int = option(1, "seed of everything random", minimum=0)
 
 
+MOST_WORK = 20_000
+"""Pictures x beam size x words of one request to the server: 64 pictures, as the bundled models search; seconds."""
+
+
 @dataclass(frozen=True)
 class WebOptions(_Checked):
     """Where the page is served, to whom, and with which example photos."""
@@ -281,6 +285,23 @@ class WebOptions(_Checked):
     auth: str | None = option(
         None, "ask everybody for this name and password (HTTP basic authentication)", metavar="NAME:PASSWORD"
     )
+    allow_host: str | None = option(
+        None,
+        "names by which this server is visited, beside its own address; * stands for any letters (*.example.com)",
+        metavar="NAME[,NAME]",
+    )
+    allow_origin: str | None = option(
+        None, "sites whose pages may call this server (CORS): https://example.com", metavar="ORIGIN[,ORIGIN]"
+    )
+    embed: str | None = option(
+        None, "sites whose pages may show this one in a frame: https://example.com", metavar="ORIGIN[,ORIGIN]"
+    )
+    most_work: int = option(
+        MOST_WORK, "most that one request may ask for, as pictures x beam size x words", minimum=1, maximum=10**9
+    )
+    most_request: int = option(200, "most megabytes of one request to the API", minimum=1, maximum=10_000)
+    most_upload: int = option(2_000, "most megabytes that one visitor uploads to the page in an hour", minimum=1)
+    most_uploads: int = option(10_000, "most megabytes of uploads on the disk, of all visitors", minimum=1)
     examples: str | None = option(
         None, "folder with example photos of your own (default: the ones that come with Gradio)", metavar="FOLDER"
     )

@@ -23,8 +23,8 @@ pytest.importorskip("gradio", reason="the page needs gradio")
 
 from fastapi.testclient import TestClient
 
-from captioner.web import api
 from captioner.web.queue import ModelQueue
+from captioner.web.requests import MAX_FILES
 from captioner.web.server import create_app
 
 PHOTO = encoded(noise(), "JPEG")
@@ -188,21 +188,64 @@ def test_other_methods_are_told_which(client: TestClient) -> None:
     assert "POST" in answer.json()["error"]
 
 
-def test_too_much_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_is_refused(client: TestClient, captioner: Captioner) -> None:
     """By the length that is announced, by what really comes, and by the number of pictures."""
-    many = [(f"{number}.jpg", b"x") for number in range(api.MAX_FILES + 1)]
+    many = [(f"{number}.jpg", b"x") for number in range(MAX_FILES + 1)]
     assert post(client, *many).status_code in (400, 413)
-    assert client.post("/api/caption", json={"images": [base64_of(PHOTO)] * (api.MAX_FILES + 1)}).status_code == 413
-    monkeypatch.setattr(api, "MAX_BYTES", 5_000_000)
-    monkeypatch.setattr(api, "MAX_JSON", 5_000_000)
+    assert client.post("/api/caption", json={"images": [base64_of(PHOTO)] * (MAX_FILES + 1)}).status_code == 413
     large = bytes(6_000_000)
-    for answer in (
-        post(client, ("a.jpg", large)),
-        client.post("/api/caption", json={"images": [base64_of(large)]}),
-        client.post("/api/caption", content=iter([b'{"images": ["', large, b'"]}']), headers=JSON),  # no length said
-    ):
-        assert answer.status_code == 413
-        assert "bigger than 5 MB" in answer.json()["error"]
+    with client_of({"first": captioner}, WebOptions(most_request=5)) as client:
+        for answer in (
+            post(client, ("a.jpg", large)),
+            client.post("/api/caption", json={"images": [base64_of(large)]}),
+            client.post(
+                "/api/caption", content=iter([b'{"images": ["', large, b'"]}']), headers=JSON
+            ),  # no length said
+        ):
+            assert answer.status_code == 413
+            assert "bigger than 5 MB" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("make", [base64.b64encode, base64.encodebytes, base64.urlsafe_b64encode])
+def test_base64_as_people_make_it(client: TestClient, make: Any) -> None:
+    """In lines, with a newline at the end, in the alphabet of addresses, without padding, in a data URL."""
+    expected = post(client, ("a.jpg", PHOTO)).json()["captions"][0]["caption"]
+    for data in (PHOTO, PHOTO + b"x", PHOTO + b"xy"):  # three lengths of padding; what follows a JPEG is passed over
+        text = make(data).decode()
+        texts = [
+            text,
+            text + "\n",
+            "  " + text.replace("\n", "\r\n"),
+            text.strip().rstrip("="),
+            "data:image/jpeg;base64," + text,
+        ]
+        answer = client.post("/api/caption", json={"images": texts})
+        assert [found.get("caption") for found in answer.json()["captions"]] == [expected] * len(texts)
+
+
+def test_the_shared_cases_of_base64(client: TestClient) -> None:
+    """Files as people sent them."""
+    folder = Path(__file__).parents[2] / "shared" / "cases" / "api-base64"
+    if not folder.is_dir():
+        pytest.skip(f"the cases are not at {folder}")
+    for name, captioned in (("plain", [True]), ("wrapped", [True]), ("one-bad", [True, False])):
+        answer = client.post("/api/caption", content=(folder / f"{name}.json").read_bytes(), headers=JSON)
+        assert answer.status_code == 200, name
+        assert ["caption" in found for found in answer.json()["captions"]] == captioned
+
+
+def test_one_bad_string_costs_only_itself(client: TestClient) -> None:
+    """Whatever it is; where none is base64, the body is wrong."""
+    good = base64_of(PHOTO)
+    bad = ["@@@", "a", good[:-4] + "!!!!", 7, None, ["x"], {"a": 1}, "data:image/png;base64,äöü", "\ud800"]
+    answer = client.post("/api/caption", json={"images": [good, *bad[:-1], good]})
+    assert answer.status_code == 200
+    found = answer.json()["captions"]
+    assert ["caption" in one for one in found] == [True, *[False] * (len(bad) - 1), True]
+    assert all("base64" in one["error"] for one in found[1:-1])
+    body = json.dumps({"images": [good, "\ud800"]}).encode()
+    assert client.post("/api/caption", content=body, headers=JSON).status_code == 200
+    assert client.post("/api/caption", json={"images": bad[:3]}).status_code == 400
 
 
 def test_a_full_queue_answers_politely(captioner: Captioner) -> None:

@@ -10,14 +10,14 @@ import torch
 from captioner.card import read_header
 from captioner.checkpoint import load_model, save_model
 from captioner.datasets import load_dataset
-from captioner.datasets.batches import encode_captions, load_pixels
 from captioner.decoder import stack_captions
 from captioner.errors import OptionError
 from captioner.text import END, START
-from captioner.training.likelihood import caption_loss
+from captioner.training.batches import encode_captions, load_pixels
+from captioner.training.cross_entropy import caption_loss
 from captioner.training.loop import train
 from captioner.training.run import Run
-from captioner.training.self_critical import NEVER, Sampler
+from captioner.training.self_critical import NEVER, advantages, reward
 from captioner.training.setup import build_model, resolve_options
 from captioner.training.validation import validate
 from tests.small_training import SMALL, small_run
@@ -129,15 +129,16 @@ def test_a_step_follows_the_advantages(drawings, tmp_path, monkeypatch):
         seen.append(how)
         return caption_loss(decoder, features, tokens, **how)
 
-    drawn = []
-    draw = Sampler.draw
+    earned = []
     monkeypatch.setattr("captioner.training.objectives.caption_loss", watch)
-    monkeypatch.setattr(Sampler, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    monkeypatch.setattr(
+        "captioner.training.objectives.reward", lambda *what: earned.append(reward(*what)) or earned[-1]
+    )
     training = {"objective": "self-critical", "epochs": 1, "precision": "float32", "workers": 0, "temperature": 0.7}
     small_run(drawings, tmp_path / "run", given={"TrainingOptions": training}, start_from=str(first))
-    assert len(seen) == len(drawn) > 0
-    for how, samples in zip(seen, drawn, strict=True):
-        assert torch.equal(how["weights"], samples.advantages)
+    assert len(seen) == len(earned) > 0
+    for how, rewards in zip(seen, earned, strict=True):
+        assert torch.equal(how["weights"], advantages(rewards))
         assert (how["never"], how["temperature"], how.get("smoothing", 0.0)) == (NEVER, 0.7, 0.0)
 
 
@@ -163,7 +164,7 @@ def test_the_second_direction_learns_reversed_captions(drawings, tmp_path):
     )
     assert run.decoder is model.reverse
     forward = encode_captions(data.split("train"), start.vocabulary, max_words=50)
-    for ours, theirs in zip(run.captions, forward, strict=True):
+    for ours, theirs in zip(run.lessons.captions, forward, strict=True):
         assert [[START, *ids[-2:0:-1], END] for ids in theirs] == ours
     again = build_model(options, start.vocabulary, replace(start, model=run.model))
     torch.nn.init.zeros_(run.model.reverse.combine.weight)

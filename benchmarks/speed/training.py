@@ -12,9 +12,12 @@ from captioner.checkpoint import load_model, model_path
 from captioner.decoder import Decoder
 from captioner.device import autocast, keep_memory
 from captioner.encoder import Encoder
-from captioner.options import DecoderOptions, EncoderOptions
+from captioner.model import CaptionModel, ModelOptions
+from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, TrainingOptions
 from captioner.text import PAD
-from captioner.training.likelihood import caption_loss
+from captioner.training.batches import Batch
+from captioner.training.objectives import CrossEntropy
+from captioner.training.step import Learner, make_optimizer, take_step
 
 PICTURES = 32
 """Of a step; the tutorials' batch."""
@@ -86,36 +89,33 @@ def _our_step(device: torch.device, kind: str, precision: str, *, learning: bool
     """A step as `captioner.training` does it."""
     sizes = Sizes()
     pictures, captions = LEARNING if learning else PICTURES, 1 if kind.endswith("single") else CAPTIONS
+    model = None
     if kind == "fast":
         model = load_model(model_path("fast"), device).model
-        decoder, encoder, words = model.decoder, model.encoder, model.options.vocabulary_size
-        size, shape = model.options.image.size, (encoder.grid[0] * encoder.grid[1], encoder.channels)
+        decoder, words = model.decoder, model.options.vocabulary_size
+        size, shape = model.options.image.size, (model.encoder.grid[0] * model.encoder.grid[1], model.encoder.channels)
     else:
         attention = {"same, blind": "none", "same, dot": "dot"}.get(kind, "additive")
         options = DecoderOptions(attention=attention, heads=8)
-        decoder = Decoder(options, channels=sizes.channels, vocabulary_size=sizes.vocabulary).to(device)
         words, size, shape = sizes.vocabulary, 256, (196, sizes.channels)
         if learning:
-            encoder = Encoder(EncoderOptions(name="resnet101"), image_size=size).to(device)
-    decoder.train()
-    parameters = list(decoder.parameters())
+            shown = ImageOptions(size=size)
+            model = CaptionModel(ModelOptions(shown, EncoderOptions("resnet101"), options, words)).to(device)
+            decoder = model.decoder
+        else:
+            decoder = Decoder(options, channels=sizes.channels, vocabulary_size=words).to(device)
+    training = TrainingOptions(learning_rate=4e-4, encoder_learning_rate=4e-4, precision=precision)
+    if model is not None:
+        list(model.encoder.trainable("all" if learning else None))
+    learner = Learner(decoder, CrossEntropy(training), precision, model=model).train()
     if learning:
-        encoder.train()
-        parameters += encoder.trainable("all")
-        images = torch.rand(pictures, 3, size, size, device=device)
-    features = torch.rand(pictures, *shape, device=device)
+        inputs = torch.randint(0, 256, (pictures, 3, size, size), dtype=torch.uint8, device=device)
+    else:
+        inputs = torch.rand(pictures, *shape, device=device)
     tokens, _ = _captions(pictures, captions, words, device)
-    optimizer = torch.optim.AdamW(parameters, lr=4e-4)
-
-    def step() -> None:
-        with autocast(precision, device):
-            loss = caption_loss(decoder, encoder(images) if learning else features, tokens, smoothing=0.1)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-        optimizer.step()
-
-    return step
+    batch = Batch(("",) * pictures, tokens)
+    optimizer = make_optimizer(learner, training)
+    return lambda: take_step(learner, optimizer, [(inputs, batch)], clip_norm=training.clip_norm)
 
 
 def _step(case: str, precision: str, device: torch.device) -> Step:

@@ -5,13 +5,11 @@ Without splits a tenth of the pictures validates, by hash of the name. Who wrote
 stand in a column `captions_by`, here or in a `sources.csv` beside it that has the column `image` too.
 """
 
-import csv
-import io
 from pathlib import Path
 
 from captioner.datasets.dataset import UNPLACED, Dataset, finish, gather, only, picture_folders, uncaptioned
-from captioner.formats.rows import Problem, picture_name, plain_text, read_text
-from captioner.formats.tables import read_csv, read_jsonl
+from captioner.formats.rows import Problem
+from captioner.formats.tables import read_authors, read_csv, read_jsonl
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.txt")
 HELD_OUT = 1 / 10
@@ -31,7 +29,7 @@ def read(path: Path) -> Dataset | None:
         read_jsonl(file) if file.suffix.lower() == ".jsonl" else read_csv(file), picture_folders(root)
     )
     problems += uncaptioned(root, drafts)
-    for name, author in _authors(root / "sources.csv").items():
+    for name, author in read_authors(root / "sources.csv").items():
         if name in drafts:
             drafts[name].author = drafts[name].author or author
     if not any(draft.splits for draft in drafts.values()):
@@ -40,15 +38,3 @@ def read(path: Path) -> Dataset | None:
         return finish("table", path, drafts, problems, held_out=HELD_OUT)
     problems += [Problem(UNPLACED, name) for name, draft in drafts.items() if not draft.splits]
     return finish("table", path, {name: draft for name, draft in drafts.items() if draft.splits}, problems)
-
-
-def _authors(file: Path) -> dict[str, str]:
-    """Who wrote each picture's captions, by the picture's name, as `sources.csv` says; empty without such a file."""
-    if not file.is_file():
-        return {}
-    rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
-    return {
-        picture_name(row["image"]): plain_text(row["captions_by"])
-        for row in rows
-        if {"image", "captions_by"} <= row.keys()
-    }

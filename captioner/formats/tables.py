@@ -92,6 +92,21 @@ def read_jsonl(file: Path) -> Iterator[Row | Problem]:
             yield Problem(MALFORMED, f"{file.name}, line {number} ({_reason(error)})")
 
 
+def read_authors(file: Path) -> dict[str, str]:
+    """Who wrote each picture's captions, by the picture's name: the columns `image` and `captions_by` of a csv file.
+
+    Empty where there is no such file.
+    """
+    if not file.is_file():
+        return {}
+    rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
+    return {
+        picture_name(row["image"]): plain_text(row["captions_by"])
+        for row in rows
+        if {"image", "captions_by"} <= row.keys()
+    }
+
+
 def _row(fields: Any) -> Row:
     """A row from its fields by column; raises DataError, which says what is wrong with it."""
     if not isinstance(fields, dict):

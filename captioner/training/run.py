@@ -18,19 +18,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captioner.checkpoint import ModelFile, load_model, save_model, save_resume
-from captioner.datasets.batches import encode_captions, epoch_batches, load_pixels
 from captioner.datasets.dataset import Dataset
-from captioner.datasets.features import cached_features
-from captioner.device import autocast
 from captioner.errors import TrainingError
 from captioner.evaluation import Evaluation
 from captioner.files import write_atomically
 from captioner.model import CaptionModel
 from captioner.text import Vocabulary
-from captioner.training.objectives import Likelihood, Objective, SelfCritical
+from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
+from captioner.training.features import cached_features
+from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
 from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
-from captioner.training.self_critical import Sampler
+from captioner.training.self_critical import references_of
 from captioner.training.setup import Options
+from captioner.training.step import Learner, learning_rate, make_optimizer, take_step
 from captioner.training.validation import choose_search, validate
 
 
@@ -79,39 +79,24 @@ class Run:
         captions = encode_captions(data.split("train"), vocabulary, max_words=training.max_words, reverse=reverse)
         learnt = [(image, ids) for image, ids in zip(data.split("train"), captions, strict=True) if ids]
         self.train_images = [image for image, _ in learnt]  # without those that no word is said of
-        self.captions = [ids for _, ids in learnt]
+        captions = [ids for _, ids in learnt]
         self.val_images = data.split("val")
         cache = {"folder": features, "precision": training.precision, "workers": training.workers, "report": report}
-        self.objective: Objective
+        objective: Objective
         if training.objective == "self-critical":
-            sampler = Sampler(
-                self.train_images,
-                vocabulary,
-                samples=training.samples,
-                max_length=options.search.max_length,
-                temperature=training.temperature,
-                reverse=reverse,
-            )
-            self.objective = SelfCritical(sampler, training)
+            references = references_of(self.train_images, reverse=reverse)
+            self.lessons = Lessons(self.train_images, captions, references=references)
+            objective = SelfCritical(references, vocabulary, training, max_length=options.search.max_length)
         else:
-            taught_by = []
-            for file in teachers.values():
-                teacher = file.model.to(device).eval()
-                theirs = cached_features(teacher, self.train_images, **cache)  # type: ignore[arg-type]
-                taught_by.append((teacher.decoder, theirs))
-            self.objective = Likelihood(self.captions, training, taught_by)
+            models = [file.model.to(device).eval() for file in teachers.values()]
+            theirs = [cached_features(model, self.train_images, **cache) for model in models]  # type: ignore[arg-type]
+            self.lessons = Lessons(self.train_images, captions, teachers=theirs)
+            objective = CrossEntropy(training, [model.decoder for model in models])
         # Features are kept where every epoch would compute the same ones.
         self.cached = training.fine_tune is None and not training.augment
-        encoder = list(self.model.encoder.trainable(training.fine_tune))
-        decoder = list(self.decoder.parameters())
-        self.optimizer = torch.optim.AdamW(
-            [
-                *_groups(decoder, training.learning_rate, training.weight_decay),
-                *_groups(encoder, training.encoder_learning_rate, training.weight_decay),
-            ],
-            fused=True,  # a third of the time on a CPU
-        )
-        self.parameters = [*decoder, *encoder]
+        list(self.model.encoder.trainable(training.fine_tune))
+        self.learner = Learner(self.decoder, objective, training.precision, model=self.model)
+        self.optimizer = make_optimizer(self.learner, training)
         self.steps = math.ceil(len(self.train_images) / training.batch_size)
         self.train_features, self.val_features = torch.empty(0), None
         if self.cached:
@@ -186,14 +171,8 @@ class Run:
         rate = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-        with autocast(training.precision, self.device):
-            inputs = inputs.to(self.device)
-            features = inputs.float() if self.cached else self.model.encode(inputs)
-        loss, measured = self.objective(self.decoder, features, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, training.clip_norm or math.inf)
-        measured |= {"loss": loss.item(), "gradient_norm": norm.item()}
+        parts = [(inputs, self.lessons.batch(batch))]
+        measured = take_step(self.learner, self.optimizer, parts, clip_norm=training.clip_norm)
         if not all(map(math.isfinite, measured.values())):
             names = ", ".join(self.train_images[index].name for index in batch[:5])
             raise TrainingError(
@@ -201,7 +180,6 @@ class Run:
                 f"{self.progress.epoch + 1}, step {self.progress.step + 1} (pictures {names}, ...): start again with a "
                 "lower --learning-rate or --precision float32; the last model is kept."
             )
-        self.optimizer.step()
         return measured
 
     def _learning_rate(self) -> float:
@@ -295,19 +273,3 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         restore_random_states(state["random"])
-
-
-def _groups(parameters: Sequence[torch.nn.Parameter], peak: float, decay: float) -> list[dict[str, Any]]:
-    """Parameter groups with their peak learning rate; vectors (biases, norms) do not decay."""
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = ((matrices, decay), (vectors, 0.0))
-    return [{"params": group, "lr": peak, "peak": peak, "weight_decay": weight} for group, weight in groups if group]
-
-
-def learning_rate(step: int, steps: int, *, warmup: float) -> float:
-    """The learning rate at `step` of `steps`, as a share of its peak: a linear rise, then half a cosine to zero."""
-    rising = max(1, round(warmup * steps))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

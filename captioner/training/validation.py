@@ -10,7 +10,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captioner.checkpoint import ModelFile
-from captioner.datasets.batches import load_pixels
 from captioner.datasets.dataset import CaptionedImage
 from captioner.device import autocast
 from captioner.evaluation import Evaluation, evaluate
@@ -19,6 +18,7 @@ from captioner.model import CaptionModel
 from captioner.network import network_of
 from captioner.options import SearchOptions
 from captioner.text import Vocabulary
+from captioner.training.batches import load_pixels
 
 _BATCH = 64
 

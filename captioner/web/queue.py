@@ -1,15 +1,17 @@
 """The one queue to the models, which the page and the API share.
 
 Promises: pictures that arrive together go through the network together; one that is alone waits for company WAIT
-seconds at most; nobody's broken picture costs another its caption; a full queue says so at once. It knows captioners,
-and nothing of pages and requests.
+seconds at most; nobody's broken picture costs another its caption; a full queue says so at once, to the whole of a
+request or to nothing of it; whoever has been given least has the next turn, so that a lone photo waits for one pass of
+others at most; a picture that nobody waits for any more leaves at once. It knows captioners, and nothing of pages and
+requests.
 """
 
 import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +23,8 @@ from torch import Tensor
 from captioner.captioner import BATCH, Captioner
 from captioner.captions import Caption, Captioned, Explanation
 from captioner.device import keep_memory, pick_device
-from captioner.errors import BusyError, CaptionerError, ImageError
-from captioner.options import ImageOptions, SearchOptions
+from captioner.errors import BusyError, CaptionerError, ImageError, OptionError
+from captioner.options import MOST_WORK, ImageOptions, SearchOptions
 from captioner.pictures import ImageSource
 
 WAIT = 0.01
@@ -35,8 +37,33 @@ AHEAD = 2 * BATCH
 """Pictures of a stream that wait at most: enough that the model never waits for a disk."""
 
 
+WORK = 5_000
+"""Most work of a pass of several pictures (`work_of`), so that the next in turn waits seconds for it, not minutes."""
+
+PATIENCE = 30.0
+"""Seconds after which a party that had no turn goes before newcomers: else many of them would starve an album."""
+
+
+def work_of(search: SearchOptions, pictures: int = 1) -> int:
+    """What captioning costs, as the search sees it: pictures x beam x words."""
+    return pictures * search.beam_size * search.max_length
+
+
+@dataclass(eq=False)
+class Party:
+    """Whose turn it is: a request, an album, one photo."""
+
+    places: int = 0
+    """Places in the queue that are kept for it."""
+    given: int = 0
+    """Work that the models did for it."""
+    turn: float = field(default_factory=time.monotonic)
+    """When it had its last turn, or came."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Job:
+    party: Party
     captioner: Captioner
     pixels: Tensor
     search: SearchOptions
@@ -86,15 +113,20 @@ class ModelQueue:
         batch: int = BATCH,
         wait: float = WAIT,
         capacity: int = CAPACITY,
+        patience: float = PATIENCE,
+        most_work: int = MOST_WORK,
         warm: Iterable[Captioner] = (),
     ) -> None:
         """`batch`: most pictures that go through a network together; 1 turns batching off.
 
         `warm`: models that caption an empty picture before anybody asks, since a first caption takes twice as long.
         """
-        self.batch, self.wait, self.capacity, self.warm = batch, wait, capacity, tuple(warm)
+        self.batch, self.wait, self.capacity, self.patience = batch, wait, capacity, patience
+        self.most_work = most_work
+        self.warm = tuple(warm)
         self.counts = Counts()
-        self._jobs: deque[_Job] = deque()
+        self._jobs: list[_Job] = []
+        self._kept = 0
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="captioner queue", daemon=True)
@@ -102,17 +134,40 @@ class ModelQueue:
 
     @property
     def waiting(self) -> int:
-        """How many pictures wait."""
-        return len(self._jobs)
+        """How many pictures wait, or are about to come and have their places."""
+        return len(self._jobs) + self._kept
 
     @property
     def closed(self) -> bool:
         """No more pictures are taken: whoever works beside the queue should end, too."""
         return self._closed
 
-    def caption(self, captioner: Captioner, pixels: Tensor, search: SearchOptions) -> "Future[Caption]":
-        """A picture that `captioner.read` prepared. Raises BusyError where the queue is full."""
-        return self._add(_Job(captioner, pixels, search, explain=False, progress=None))
+    @contextlib.contextmanager
+    def places(self, count: int, search: SearchOptions) -> Iterator[Party]:
+        """Places for a whole request, all at once; those that are not used are given back at the end, and what still
+        waits is cancelled. Raises BusyError where so many are not free, and OptionError where it is too much work.
+        """
+        self._check(search, count)
+        party = Party()
+        self._keep(party, count)
+        try:
+            yield party
+        finally:
+            with self._changed:
+                self._kept -= party.places
+                party.places = 0
+                for job in [job for job in self._jobs if job.party is party]:
+                    job.answer.cancel()
+
+    def caption(
+        self, captioner: Captioner, pixels: Tensor, search: SearchOptions, party: Party | None = None
+    ) -> "Future[Caption]":
+        """A picture that `captioner.read` prepared, in the name of a party.
+
+        Raises BusyError where the queue is full, OptionError where the search is too much work.
+        """
+        self._check(search)
+        return self._add(_Job(party or Party(), captioner, pixels, search, explain=False, progress=None))
 
     def explain(
         self,
@@ -122,26 +177,47 @@ class ModelQueue:
         progress: Callable[[str], None] | None = None,
     ) -> "Future[Explanation]":
         """The same, for `captioner.explain_pixels`; `progress` is called from the queue's thread."""
-        return self._add(_Job(captioner, pixels, search, explain=True, progress=progress))
+        self._check(search)
+        return self._add(_Job(Party(), captioner, pixels, search, explain=True, progress=progress))
 
     def close(self) -> None:
         """Ends the thread after its present work; what still waits is cancelled."""
         with self._changed:
             self._closed = True
-            for job in self._jobs:
+            for job in list(self._jobs):
                 job.answer.cancel()
-            self._jobs.clear()
             self._changed.notify_all()
         self._thread.join()
 
+    def _check(self, search: SearchOptions, pictures: int = 1) -> None:
+        if work_of(search, pictures) > self.most_work:
+            work = f"{pictures:,} pictures x {search.beam_size} sentences x {search.max_length} words"
+            reason = f"are too much for one request ({self.most_work:,} at most)"
+            raise OptionError(work, reason, "send fewer pictures, or take a smaller beam or shorter captions")
+
+    def _keep(self, party: Party, count: int) -> None:
+        with self._changed:
+            if self._closed or self.waiting + count > self.capacity:
+                self.counts.refusals += count
+                raise BusyError(f"{self.waiting} pictures are waiting already: try again in a moment.")
+            self._kept += count
+            party.places += count
+
     def _add(self, job: _Job) -> "Future[Any]":
         with self._changed:
-            if self._closed or len(self._jobs) >= self.capacity:
-                self.counts.refusals += 1
-                raise BusyError(f"{len(self._jobs)} pictures are waiting already: try again in a moment.")
+            if self._closed or not job.party.places:
+                self._keep(job.party, 1)
+            self._kept -= 1
+            job.party.places -= 1
             self._jobs.append(job)
+            job.answer.add_done_callback(lambda answer: self._leave(job) if answer.cancelled() else None)
             self._changed.notify_all()
         return job.answer
+
+    def _leave(self, job: _Job) -> None:
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
 
     def _work(self) -> None:
         for captioner in self.warm:
@@ -161,16 +237,44 @@ class ModelQueue:
     def _next(self) -> list[_Job]:
         """The next jobs that go together, once it is their time; none where the queue was closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closed)
-            while self._jobs:
-                first = self._jobs[0]
-                together = [job for job in self._jobs if job is first or job.goes_with(first)][: self.batch]
-                left = first.arrival + self.wait - time.monotonic()
-                if first.explain or len(together) == self.batch or left <= 0:
-                    self._jobs = deque(job for job in self._jobs if job not in together)
+            while not self._closed:
+                if not self._jobs:
+                    self._changed.wait()
+                    continue
+                together = self._together()
+                left = min(job.arrival for job in together) + self.wait - time.monotonic()
+                if together[0].explain or self._is_full(together) or left <= 0:
+                    for job in together:
+                        self._jobs.remove(job)
+                        job.party.given += work_of(job.search)
+                        job.party.turn = time.monotonic()
                     return together
                 self._changed.wait(left)
             return []
+
+    def _together(self) -> list[_Job]:
+        """Whose turn it is, and who goes with it: first those who were given least, one picture of each at a time."""
+        now = time.monotonic()
+        rank: dict[_Job, tuple[float, int]] = {}
+        given: dict[Party, int] = {}
+        for place, job in enumerate(self._jobs):
+            party = job.party
+            before = given.setdefault(party, party.given)
+            rank[job] = (
+                before if now - party.turn <= self.patience else party.turn - now,
+                place,
+            )  # below 0: before all
+            given[party] += work_of(job.search)
+        jobs = sorted(self._jobs, key=rank.__getitem__)
+        first = jobs[0]
+        return [job for job in jobs if job is first or job.goes_with(first)][: self._most(first)]
+
+    def _most(self, job: _Job) -> int:
+        """How many pictures like this one go through a network together."""
+        return max(1, min(self.batch, WORK // work_of(job.search)))
+
+    def _is_full(self, jobs: list[_Job]) -> bool:
+        return len(jobs) == self._most(jobs[0])
 
 
 def _answer(jobs: list[_Job]) -> None:
@@ -215,6 +319,7 @@ class Queued:
         Raises BusyError where the queue was closed.
         """
         waiting: deque[tuple[str, tuple[int, int] | None, Future[Caption]]] = deque()
+        party = Party()
 
         def first() -> Captioned:
             name, size, future = waiting.popleft()
@@ -232,7 +337,7 @@ class Queued:
                     unread.set_exception(error)
                     waiting.append((name, None, unread))
                 else:
-                    waiting.append((name, look.size, self._submit(look.pixels, search or self.captioner.search)))
+                    waiting.append((name, look.size, self._submit(look.pixels, search or self.captioner.search, party)))
                 while waiting and (len(waiting) > AHEAD or waiting[0][2].done()):
                     yield first()
             while waiting:
@@ -241,10 +346,10 @@ class Queued:
             for *_, future in waiting:
                 future.cancel()
 
-    def _submit(self, pixels: Tensor, search: SearchOptions) -> "Future[Caption]":
+    def _submit(self, pixels: Tensor, search: SearchOptions, party: Party) -> "Future[Caption]":
         while True:
             try:
-                return self.queue.caption(self.captioner, pixels, search)
+                return self.queue.caption(self.captioner, pixels, search, party)
             except BusyError:
                 if self.queue.closed:
                     raise

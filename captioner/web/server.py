@@ -24,32 +24,27 @@ from fastapi_offline import FastAPIOffline
 from gradio.routes import App as GradioApp
 from gradio.routes import templates
 from gradio.utils import get_upload_folder
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import captioner
 from captioner.captioner import Captioner
-from captioner.errors import OptionError
-from captioner.options import WebOptions
+from captioner.options import WebOptions, wrong
 from captioner.pictures import MAX_BYTES
 from captioner.web.api import add_api
+from captioner.web.bodies import limited_bodies
 from captioner.web.downloads import add_downloads
+from captioner.web.origins import known_hosts, own_names, own_origin
 from captioner.web.page import CSS, HEAD, build_page, model_line, theme
+from captioner.web.problems import add_problems
 from captioner.web.queue import ModelQueue
+from captioner.web.routes import open_routes
+from captioner.web.status import add_status
 
-_CLOSED = re.compile(
-    r"/gradio_api/(file=\s*https?:|proxy=|stream/|deep_link|process_recording|undo-vibe|vibe)|/monitoring",
-    re.IGNORECASE,
-)
-"""Routes of Gradio that the page does not use: they fetch addresses, run ffmpeg or keep files for good."""
-
-_POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; object-src 'none'; form-action 'self'"
-)
-"""Content-Security-Policy: everything from this server, and what Gradio's frontend needs to run at all."""
+_EVENTS = 256
+"""Most calls of the page that wait in Gradio's own queue."""
 
 
 def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: ModelQueue | None = None) -> FastAPI:
@@ -58,13 +53,15 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
     `captioners` are named as visitors choose them, and the page begins with the first. `serve` closes the queue. Raises
     ImageError where `options.examples` is no folder, OptionError where `options.auth` is no name and password.
     """
-    queue = queue or ModelQueue()
+    queue = queue or ModelQueue(most_work=options.most_work)
     # FastAPI's own page of the API loads its scripts from a public server.
     app = FastAPIOffline(title="captioner", version=captioner.__version__, docs_url="/docs", redoc_url=None)
     add_api(app, captioners, queue)
+    add_status(app, queue)
     add_downloads(app)
     _strip_template()
     page = build_page(captioners, options, queue)
+    page.queue(api_open=False, max_size=_EVENTS)
     gr.mount_gradio_app(
         app,
         page,
@@ -80,10 +77,27 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
         css=CSS,
         head=HEAD,
     )
+    for one in (app, _mounted(app)):
+        add_problems(one)
+    folder = get_upload_folder()
+    app.add_middleware(
+        limited_bodies,
+        request=options.most_request,
+        upload=options.most_upload,
+        uploads=options.most_uploads,
+        folder=folder,
+    )
+    app.add_middleware(open_routes, page=True, folder=folder)
     app.add_middleware(_Guard, password=_password(options.auth), uploads=page.upload_file_set)
+    app.add_middleware(own_origin, allowed=_parts(options.allow_origin), embedded=_parts(options.embed))
+    app.add_middleware(known_hosts, names=own_names(options.host) | set(_parts(options.allow_host)))
     app.state.queue = queue
     app.state.model_line = model_line(next(iter(captioners.values())))
     return app
+
+
+def _parts(names: str | None) -> list[str]:
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
@@ -113,17 +127,20 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # whom it cuts off in the middle is no error
-        for route in self.config.app.routes:  # type: ignore[union-attr]
-            if isinstance(mounted := getattr(route, "app", None), GradioApp):
-                mounted.stop_event.set()
+        _mounted(self.config.app).stop_event.set()  # type: ignore[arg-type]
         await super().shutdown(sockets)
+
+
+def _mounted(app: FastAPI) -> GradioApp:
+    """Gradio's own application, behind the page."""
+    return next(route.app for route in app.routes if isinstance(getattr(route, "app", None), GradioApp))  # type: ignore[attr-defined]
 
 
 def _bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError) as error:
-        raise OptionError(f"--host is {host!r}, an address that is not known here: try 127.0.0.1.") from error
+        raise wrong(WebOptions, "host", f"is {host!r}, an address that is not known here", "try 127.0.0.1") from error
     listener = socket.socket(family, kind, protocol)
     try:
         if os.name == "posix":  # elsewhere it lets two servers share a port
@@ -132,9 +149,8 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.listen()  # now: two that are only bound would not notice each other
     except OSError as error:
         listener.close()
-        raise OptionError(
-            f"--port {port} on {host} cannot be served ({error.strerror}): stop what uses it, or choose another --port."
-        ) from error
+        reason = f"is {port}, which cannot be served on {host} ({error.strerror})"
+        raise wrong(WebOptions, "port", reason, "stop what uses it, or choose another") from error
     return listener
 
 
@@ -147,12 +163,12 @@ def _address(host: str, listener: socket.socket) -> str:
 def _password(auth: str | None) -> bytes | None:
     """What a browser has to send: name and password as one."""
     if auth is not None and not all(auth.partition(":")):
-        raise OptionError("--auth is no NAME:PASSWORD: give both, with a colon between them.")
+        raise wrong(WebOptions, "auth", "is no NAME:PASSWORD", "give both, with a colon between them")
     return None if auth is None else auth.encode()
 
 
 class _Guard:
-    """Asks for the password, closes the routes in _CLOSED, and sends _POLICY with everything else."""
+    """Asks for the password."""
 
     def __init__(self, app: ASGIApp, password: bytes | None, uploads: set[str]) -> None:
         """`uploads`: the files that Gradio deletes in time."""
@@ -183,19 +199,9 @@ class _Guard:
                 {"WWW-Authenticate": 'Basic realm="captioner", charset="UTF-8"'},
             )
             await refusal(scope, receive, send)
-        elif _CLOSED.match(scope["path"]):
-            await PlainTextResponse("Not found", 404)(scope, receive, send)
         else:
-
-            async def send_with_policy(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    headers = MutableHeaders(scope=message)
-                    headers["Content-Security-Policy"] = _POLICY
-                    headers["Referrer-Policy"] = "same-origin"
-                await send(message)
-
             try:
-                await self.app(scope, receive, send_with_policy)
+                await self.app(scope, receive, send)
             except ClientDisconnect:  # in the middle of an upload; Gradio would keep for good what came of it
                 self.uploads.update(map(str, Path(get_upload_folder()).glob("tmp*")))
 

@@ -1,8 +1,6 @@
-"""The promises of what feeds training: batches, augmentation, drawn shapes, cached features."""
+"""The promises of captioner.training.batches: what feeds training."""
 
-import random
 import threading
-from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioner.datasets.batches import augment, encode_captions, epoch_batches, load_pixels
 from captioner.datasets.dataset import CaptionedImage
-from captioner.datasets.features import cached_features
-from captioner.datasets.shapes import COLOURS, SIZE, draw, load_shapes
+from captioner.datasets.shapes import load_shapes
 from captioner.decoder import stack_captions
-from captioner.errors import ImageError, OptionError
+from captioner.errors import ImageError
 from captioner.options import ImageOptions
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary
+from captioner.training.batches import augment, encode_captions, epoch_batches, load_pixels
 
 
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 5))
@@ -80,58 +77,3 @@ def test_a_picture_that_vanished_is_named_and_leaves_no_thread_behind(tmp_path, 
     with pytest.raises(ImageError, match=r"gone\.jpg"):
         next(batches)
     assert threading.active_count() == before
-
-
-# --- shapes ------------------------------------------------------------------------------------------------------------
-
-
-def test_shapes_are_the_same_every_time_and_splits_differ():
-    """The same drawings on every call, and no picture of one split in another."""
-    one, two = load_shapes({"train": 30, "val": 30}), load_shapes({"train": 30, "val": 30})
-    assert [image.captions for image in one.images] == [image.captions for image in two.images]
-    drawn = {image.source.tobytes() for image in one.images}
-    assert len(drawn) == 60
-
-
-def test_a_drawing_holds_the_colours_its_caption_names():
-    """The caption's colours, and no others, are in the picture."""
-    generator = random.Random(3)
-    for _ in range(30):
-        picture, caption = draw(generator)
-        assert picture.size == (SIZE, SIZE)
-        pixels = set(picture.getdata() if not hasattr(picture, "get_flattened_data") else picture.get_flattened_data())
-        assert {name for name, colour in COLOURS.items() if colour in pixels} == {
-            name for name in COLOURS if name in caption.split()
-        }
-
-
-# --- cached features ---------------------------------------------------------------------------------------------------
-
-
-def features_of(model, images, folder, said):
-    return cached_features(model, images, folder=folder, precision="float32", workers=0, report=said.append)
-
-
-def test_cached_features_are_the_encoders(small_file, tmp_path):
-    """What the cache gives is what the encoder computes, to half precision; the second time it is found."""
-    images, said = load_shapes({"train": 5}).images, []
-    features = features_of(small_file.model, images, tmp_path, said)
-    pixels = next(load_pixels(images, small_file.model.options.image, [list(range(5))]))
-    with torch.inference_mode():
-        expected = small_file.model.eval().encode(pixels)
-    torch.testing.assert_close(features.float(), expected, rtol=1e-3, atol=1e-3)
-    assert "MiB" in said[0]
-    assert torch.equal(features_of(small_file.model, images, tmp_path, said), features)
-    assert "found" in said[1]
-    assert len(list(tmp_path.iterdir())) == 1
-    features_of(small_file.model, images[:4], tmp_path, said)
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_disk_too_small_is_refused_with_the_alternative(small_file, tmp_path, monkeypatch):
-    """Before anything is written, with the size and what to do instead."""
-    usage = namedtuple("usage", "total used free")(10**9, 10**9, 1000)
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
-    with pytest.raises(OptionError, match="--fine-tune all"):
-        features_of(small_file.model, load_shapes({"train": 2}).images, tmp_path, [])
-    assert not list(tmp_path.iterdir())

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from captioner.datasets.batches import load_pixels
 from captioner.datasets.dataset import CaptionedImage
 from captioner.device import autocast
 from captioner.errors import OptionError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel
 from captioner.options import to_dict
+from captioner.training.batches import load_pixels
 
 _BATCH = 64
 _SPARE = 512 * 2**20  # bytes left free for the checkpoints that follow

@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from captioner.datasets.dataset import CaptionedImage
-from captioner.decoder import Decoder
+from captioner.decoder import Decoder, stack_captions
 from captioner.metrics.cider import cider, document_frequencies
-from captioner.options import DecoderOptions
+from captioner.options import DecoderOptions, TrainingOptions
 from captioner.search import sample
 from captioner.text import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, tokenise
-from captioner.training.likelihood import caption_loss
-from captioner.training.self_critical import NEVER, Sampler
+from captioner.training.batches import Batch
+from captioner.training.cross_entropy import caption_loss
+from captioner.training.objectives import SelfCritical
+from captioner.training.self_critical import NEVER, advantages, draw, references_of, reward
+from captioner.training.step import Learner, take_step
 
 WORDS = Vocabulary([*SPECIAL_WORDS, "dog", "runs"])
 REFERENCES = [("dog runs", "dog"), ("runs",), ("runs dog", "dog runs")]
@@ -28,8 +31,18 @@ def small_decoder():
     return Decoder(options, channels=4, vocabulary_size=len(WORDS)).double(), torch.randn(3, 2, 4, dtype=torch.double)
 
 
-def sampler(samples, *, max_length=2, reverse=False, temperature=1.0):
-    return Sampler(IMAGES, WORDS, samples=samples, max_length=max_length, temperature=temperature, reverse=reverse)
+def sampled(decoder, features, samples, *, max_length=2, temperature=1.0):
+    return draw(decoder, features, samples=samples, max_length=max_length, temperature=temperature)
+
+
+def rewarded(drawn, places, *, reverse=False):
+    references = references_of(IMAGES, reverse=reverse)
+    frequencies = document_frequencies(references)
+    return reward(drawn, [references[place] for place in places], WORDS, frequencies)
+
+
+def captions(*groups):
+    return stack_captions([[[START, *ids] for ids in group] for group in groups])
 
 
 def every_caption(decoder, features, max_length=2, temperature=1.0):
@@ -79,39 +92,39 @@ def test_samples_follow_the_models_probabilities(temperature):
 def test_the_reward_is_cider_d_with_the_end_as_a_word(reverse):
     """Against the picture's own references, in the direction of writing; cut captions have no end."""
     decoder, features = small_decoder()
-    samples = sampler(8, reverse=reverse).draw(decoder, features[[2, 0]], [2, 0])
+    tokens = sampled(decoder, features[[2, 0]], 8)
+    rewards = rewarded(tokens, [2, 0], reverse=reverse)
     order = -1 if reverse else 1
     references = [[[*tokenise(caption)[::order], "<end>"] for caption in group] for group in REFERENCES]
     frequencies = document_frequencies(references)
-    assert samples.tokens[..., 0].eq(START).all()
-    assert END in samples.tokens
+    assert tokens[..., 0].eq(START).all()
+    assert END in tokens
     for row, index in enumerate([2, 0]):
-        for ids, reward in zip(samples.tokens[row].tolist(), samples.rewards[row].tolist(), strict=True):
+        for ids, found in zip(tokens[row].tolist(), rewards[row].tolist(), strict=True):
             words = [WORDS.words[number] for number in ids[1:] if number >= UNKNOWN]
             words += ["<end>"] if END in ids else []
             expected = cider([words], [references[index]], frequencies).score / 100
-            assert reward == pytest.approx(expected)
+            assert found == pytest.approx(expected)
 
 
 def test_a_caption_that_stops_in_the_middle_earns_less():
     """The end is part of the reward: the same words without it score lower."""
-    maker = sampler(2)
-    whole, cut = torch.tensor([[[4, 5, END], [4, 5, 4]]]), torch.tensor([[[4, 5, END], [4, 5, END]]])
-    cut[0, 1, 2] = 5
-    rewards = maker._reward(whole, [0])[0].tolist()
+    whole, cut = captions([[4, 5, END], [4, 5, 4]]), captions([[4, 5, END], [4, 5, 5]])
+    rewards = rewarded(whole, [0])[0].tolist()
     assert rewards[0] > rewards[1]
-    assert maker._reward(cut, [0])[0, 1] < rewards[0]
+    assert rewarded(cut, [0])[0, 1] < rewards[0]
 
 
 def test_each_sample_is_compared_with_the_others_of_its_picture():
     """Reward less the mean of the others; so nothing is learnt from a picture whose samples are equally good."""
     decoder, features = small_decoder()
-    samples = sampler(4).draw(decoder, features, [0, 1, 2])
-    for rewards, advantages in zip(samples.rewards, samples.advantages, strict=True):
+    rewards = rewarded(sampled(decoder, features, 4), [0, 1, 2])
+    found = advantages(rewards)
+    for theirs, ours in zip(rewards, found, strict=True):
         for place in range(4):
-            others = [rewards[other] for other in range(4) if other != place]
-            torch.testing.assert_close(advantages[place], rewards[place] - sum(others) / 3)
-    torch.testing.assert_close(samples.advantages.sum(1), torch.zeros(3))
+            others = [theirs[other] for other in range(4) if other != place]
+            torch.testing.assert_close(ours[place], theirs[place] - sum(others) / 3)
+    torch.testing.assert_close(found.sum(1), torch.zeros(3))
 
 
 def test_drawing_leaves_the_decoder_in_training_and_itself_uses_no_dropout():
@@ -119,59 +132,49 @@ def test_drawing_leaves_the_decoder_in_training_and_itself_uses_no_dropout():
     decoder, features = small_decoder()
     decoder.train()
     torch.manual_seed(5)
-    noisy = sampler(50).draw(decoder, features, [0, 1, 2]).tokens
+    noisy = sampled(decoder, features, 50)
     assert decoder.training
     decoder.eval()
     torch.manual_seed(5)
-    assert torch.equal(sampler(50).draw(decoder, features, [0, 1, 2]).tokens, noisy)
+    assert torch.equal(sampled(decoder, features, 50), noisy)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_the_gradient_is_that_of_the_expected_reward(temperature):
     """Many samples' gradient comes close to the exact one, from all captions there are (Williams 1992, REINFORCE).
 
-    Also where tokens that are never drawn would be probable. The loss, a mean over words, is scaled back to a sum per
-    sample.
+    Also where tokens that are never drawn would be probable.
     """
     decoder, features = small_decoder()
     decoder.eval()
     decoder.output.bias.data[list(NEVER)] = 5.0
     features = features[:1]
-    maker = sampler(20_000, temperature=temperature)
     parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
 
-    captions = every_caption(decoder, features, temperature=temperature)
-    longest = max(map(len, captions))
-    table = torch.tensor([[[*ids, *[END] * (longest - len(ids))] for ids in captions]])
-    maker.samples = len(captions)
-    rewards = maker._reward(table, [0])[0].double()
-    expected_reward = sum(log.exp() * reward for log, reward in zip(captions.values(), rewards, strict=True))
+    every = every_caption(decoder, features, temperature=temperature)
+    rewards = rewarded(captions(every), [0])[0].double()
+    expected_reward = sum(log.exp() * earned for log, earned in zip(every.values(), rewards, strict=True))
     exact = torch.cat([part.flatten() for part in torch.autograd.grad(expected_reward, parameters)])
 
-    maker.samples = 20_000
     torch.manual_seed(1)
-    samples = maker.draw(decoder, features, [0])
-    words = (samples.tokens[..., 1:] != PAD).sum()
-    how = {"weights": samples.advantages, "never": NEVER, "temperature": temperature}
-    loss = caption_loss(decoder, features, samples.tokens, **how)
-    loss = loss * words / maker.samples
+    drawn = sampled(decoder, features, 20_000, temperature=temperature)
+    how = {"weights": advantages(rewarded(drawn, [0])), "never": NEVER, "temperature": temperature}
+    loss = caption_loss(decoder, features, drawn, **how).total / drawn.shape[1]
     ours = -torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
     assert torch.cosine_similarity(ours, exact, dim=0) > 0.99
     assert ours.norm() == pytest.approx(exact.norm().item(), rel=0.1)
 
 
 def test_it_learns_to_earn_more():
-    """Thirty steps raise the reward of a tiny model on three pictures by a lot."""
+    """Sixty steps raise the reward of a tiny model on three pictures by a lot."""
     decoder, features = small_decoder()
     features = features.float()
     decoder = decoder.float().train()
-    maker, optimizer = sampler(10, max_length=4), torch.optim.Adam(decoder.parameters(), lr=0.02)
+    training = TrainingOptions(objective="self-critical", samples=10, temperature=1.0, precision="float32")
+    references = references_of(IMAGES)
+    learner = Learner(decoder, SelfCritical(references, WORDS, training, max_length=4), "float32")
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)
     torch.manual_seed(0)
-    earned = []
-    for _ in range(60):
-        samples = maker.draw(decoder, features, [0, 1, 2])
-        earned.append(samples.rewards.mean().item())
-        optimizer.zero_grad()
-        caption_loss(decoder, features, samples.tokens, weights=samples.advantages, never=NEVER).backward()
-        optimizer.step()
+    batch = Batch(("a", "b", "c"), captions([[]]), references)
+    earned = [take_step(learner, optimizer, [(features, batch)])["reward"] for _ in range(60)]
     assert sum(earned[-10:]) > 2 * sum(earned[:10])

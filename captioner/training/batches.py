@@ -7,16 +7,56 @@ axis.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from captioner.datasets.dataset import CaptionedImage
+from captioner.decoder import stack_captions
 from captioner.options import ImageOptions
 from captioner.pictures import fit, read_image, to_tensor
 from captioner.text import END, START, Vocabulary, tokenise
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training pictures of a step, or of a part of one, with all that an objective may learn from."""
+
+    names: tuple[str, ...]
+    """Of the B pictures, for messages."""
+    tokens: Tensor
+    """Their captions: (B, K, T) ids from <start> on, <pad> behind the end."""
+    references: Sequence[Sequence[Sequence[str]]] = ()
+    """Their captions as words, where an objective scores against them."""
+    teachers: tuple[Tensor, ...] = ()
+    """For each teacher, the features (B, R, C) in which it sees the pictures."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What all training pictures have to teach, and from which batches are made."""
+
+    images: Sequence[CaptionedImage]
+    captions: Sequence[Sequence[Sequence[int]]]
+    """Of each image at least one, as `encode_captions` gives them."""
+    references: Sequence[Sequence[Sequence[str]]] = ()
+    """Of each image, or none at all."""
+    teachers: Sequence[Tensor] = ()
+    """For each teacher, the features (N, R, C) in which it sees the images."""
+
+    def batch(self, places: Sequence[int]) -> Batch:
+        """The images in these places."""
+        return Batch(
+            tuple(self.images[place].name for place in places),
+            stack_captions([self.captions[place] for place in places]),
+            [self.references[place] for place in places] if self.references else (),
+            tuple(features[places] for features in self.teachers),
+        )
 
 
 def encode_captions(

@@ -1,0 +1,40 @@
+"""The promises of captioner.training.features."""
+
+from collections import namedtuple
+
+import pytest
+import torch
+
+from captioner.datasets.shapes import load_shapes
+from captioner.errors import OptionError
+from captioner.training.batches import load_pixels
+from captioner.training.features import cached_features
+
+
+def features_of(model, images, folder, said):
+    return cached_features(model, images, folder=folder, precision="float32", workers=0, report=said.append)
+
+
+def test_cached_features_are_the_encoders(small_file, tmp_path):
+    """What the cache gives is what the encoder computes, to half precision; the second time it is found."""
+    images, said = load_shapes({"train": 5}).images, []
+    features = features_of(small_file.model, images, tmp_path, said)
+    pixels = next(load_pixels(images, small_file.model.options.image, [list(range(5))]))
+    with torch.inference_mode():
+        expected = small_file.model.eval().encode(pixels)
+    torch.testing.assert_close(features.float(), expected, rtol=1e-3, atol=1e-3)
+    assert "MiB" in said[0]
+    assert torch.equal(features_of(small_file.model, images, tmp_path, said), features)
+    assert "found" in said[1]
+    assert len(list(tmp_path.iterdir())) == 1
+    features_of(small_file.model, images[:4], tmp_path, said)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_disk_too_small_is_refused_with_the_alternative(small_file, tmp_path, monkeypatch):
+    """Before anything is written, with the size and what to do instead."""
+    usage = namedtuple("usage", "total used free")(10**9, 10**9, 1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OptionError, match="--fine-tune all"):
+        features_of(small_file.model, load_shapes({"train": 2}).images, tmp_path, [])
+    assert not list(tmp_path.iterdir())
