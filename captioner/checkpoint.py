@@ -19,7 +19,7 @@ from torch import Tensor
 from captioner.errors import CaptionerError, ModelFileError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel, ModelOptions
-from captioner.options import MODELS, DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict, to_dict
+from captioner.options import MODELS, SearchOptions, from_dict, to_dict
 from captioner.text import TOKENISERS, Vocabulary
 
 FORMAT = 2
@@ -75,10 +75,7 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
         raise ValueError("A fused model cannot be saved: load its file with load_model, and save that.")
     header = {
         "format": FORMAT,
-        "image": to_dict(file.model.options.image),
-        "encoder": to_dict(file.model.options.encoder),
-        "decoder": to_dict(file.model.options.decoder),
-        "reverse": file.model.options.reverse,
+        **file.model.options.to_dict(),
         "search": to_dict(file.search),
         "tokeniser": file.tokeniser,
         "vocabulary": file.vocabulary.words,
@@ -150,13 +147,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> ModelFile:
         )
     try:
         vocabulary = Vocabulary(header["vocabulary"])
-        options = ModelOptions(
-            image=from_dict(ImageOptions, header["image"]),
-            encoder=from_dict(EncoderOptions, header["encoder"]),
-            decoder=from_dict(DecoderOptions, {"normalise": False, **header["decoder"]}),
-            vocabulary_size=len(vocabulary),
-            reverse=header.get("reverse", False),
-        )
+        options = ModelOptions.from_dict(header, vocabulary_size=len(vocabulary))
         search = from_dict(SearchOptions, header["search"])
         model = CaptionModel(options)
         tensors = _restored(load_file(path))

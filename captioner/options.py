@@ -269,6 +269,16 @@ class TrainingOptions(_Checked):
     seed: int = option(1, "seed of everything random", minimum=0)
 
 
+GROUPS: dict[str, Any] = {
+    "image": ImageOptions,
+    "encoder": EncoderOptions,
+    "decoder": DecoderOptions,
+    "training": TrainingOptions,
+    "search": SearchOptions,
+}
+"""The options of a training run, by the names that recipes, model files and resume files call them."""
+
+
 @dataclass(frozen=True)
 class WebOptions(_Checked):
     """Where the page is served, to whom, and with which example photos."""
@@ -349,3 +359,8 @@ def from_dict(cls: type[Options], values: Mapping[str, Any]) -> Options:
     if unknown:
         raise OptionError(f"{cls.__name__} has no field {', '.join(unknown)}: the file may come from a newer version.")
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def upgraded(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """The groups of options in a file of any version as today's: earlier decoders did not normalise features."""
+    return {**groups, "decoder": {"normalise": False, **groups["decoder"]}}

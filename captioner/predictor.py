@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captioner.captions import Branch, Caption
 from captioner.checkpoint import ModelFile, load_model, model_path
-from captioner.device import keep_memory, pick_device, pick_precision
+from captioner.device import pick_precision, prepare
 from captioner.errors import ImageError
 from captioner.generation import caption_features, explain_features
 from captioner.images import ImageSource, to_tensor
@@ -71,19 +71,17 @@ class Captioner:
         Names win over files: "./fast" and Path("fast") are files. `precision` is float32, bfloat16, or auto: bfloat16
         where the processor multiplies in it, which is faster and changes few captions (docs/performance.md). `image`
         overrides how pictures are fitted, which the model file otherwise decides; keep that unless you are measuring
-        its effect. On a CPU the whole process keeps the memory that it frees (`device.keep_memory`), and the model is
+        its effect. On a CPU the whole process keeps the memory that it frees (`device.prepare`), and the model is
         fused: it can be neither trained nor saved. Raises ModelFileError for a file that is no model, and OptionError
         for a device that is not there or a precision that is none.
         """
-        place = pick_device(device)
+        place = prepare(device)
         kind = getattr(torch, pick_precision(precision, place))
         model = MODELS[0] if model is None else model
         path = model_path(model)
         bundled = path != Path(model)
         name = f"the bundled model {model}" if bundled else path.name
         file = load_model(path, place)
-        if place.type == "cpu":
-            keep_memory()
         file.model.fuse()
         file.model.to(kind)
         return cls(file, place, name=name, image=image)

@@ -6,13 +6,14 @@ where a data set has none, the file's name; a number may be written as text, and
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.datasets.check import summarise
 from captioner.datasets.dataset import ALL, CaptionedImage, Dataset, Problem, plain_text, read_json
 from captioner.errors import DataError
+from captioner.telling import OUT, Telling
 
 MISSING = "image without a result"
 REPEATED = "image with several results"
@@ -46,7 +47,7 @@ def match_results(
     images: Sequence[CaptionedImage],
     *,
     skip_bad: bool = False,
-    report: Callable[[str], object] = print,
+    telling: Telling = OUT,
 ) -> dict[str, str]:
     """The caption of each of `images` by the image's name; with `skip_bad`, of those that have exactly one.
 
@@ -89,7 +90,7 @@ def match_results(
             )
         if not kept:
             raise DataError(f"{found}\nNothing is left to score: mend the file.")
-        report(f"{found}\nGoing on with {len(kept):,} of {len(images):,} images.")
+        telling.say(f"{found}\nGoing on with {len(kept):,} of {len(images):,} images.")
     return kept
 
 

@@ -6,13 +6,12 @@ precision, and the pictures themselves. Another run with the same ones finds the
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from captioner.datasets.dataset import CaptionedImage
 from captioner.device import autocast
@@ -20,6 +19,7 @@ from captioner.errors import OptionError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel
 from captioner.options import to_dict
+from captioner.telling import Telling
 from captioner.training.batches import load_pixels
 
 _BATCH = 64
@@ -33,7 +33,7 @@ def cached_features(
     folder: Path,
     precision: str,
     workers: int,
-    report: Callable[[str], None],
+    telling: Telling,
 ) -> Tensor:
     """Features (N, R, C) of the images, float16, mapped from a file in `folder` that is made if need be.
 
@@ -44,7 +44,7 @@ def cached_features(
     count = shape[0] * shape[1] * shape[2]
     path = folder / f"{_key(model, images, precision)}.f16"
     if path.is_file() and path.stat().st_size == 2 * count:
-        report(f"Features of {len(images):,} pictures: found in {path}.")
+        telling.say(f"Features of {len(images):,} pictures: found in {path}.")
     else:
         size = _readable(2 * count)
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,8 +54,8 @@ def cached_features(
                 f"The features of {len(images):,} pictures take {size}, and {folder} has {_readable(free)} free: "
                 "point --features to a larger disk, or train without them with --fine-tune all."
             )
-        report(f"Features of {len(images):,} pictures: {size} into {path}.")
-        write_atomically(path, lambda part: _write(part, model, images, precision, workers))
+        telling.say(f"Features of {len(images):,} pictures: {size} into {path}.")
+        write_atomically(path, lambda part: _write(part, model, images, precision, workers, telling))
     return torch.from_file(str(path), shared=False, size=count, dtype=torch.float16).view(shape)
 
 
@@ -83,13 +83,13 @@ def _write(
     images: Sequence[CaptionedImage],
     precision: str,
     workers: int,
+    telling: Telling,
 ) -> None:
     device = next(model.parameters()).device
     model.eval()
     order = list(range(len(images)))
     batches = [order[first : first + _BATCH] for first in range(0, len(order), _BATCH)]
-    bar = tqdm(total=len(images), desc="encoding", unit="picture", leave=False, disable=None)
-    with path.open("wb") as file, bar:
+    with path.open("wb") as file, telling.bar(len(images), "picture", "encoding") as bar:
         for pixels in load_pixels(images, model.options.image, batches, workers=workers):
             with autocast(precision, device):
                 features = model.encode(pixels.to(device))

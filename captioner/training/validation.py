@@ -1,13 +1,12 @@
 """Captions of the validation pictures and their scores; and the search that does best on them."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from captioner.checkpoint import ModelFile
 from captioner.datasets.dataset import CaptionedImage
@@ -16,6 +15,7 @@ from captioner.evaluation import Evaluation, evaluate
 from captioner.generation import caption_features
 from captioner.model import CaptionModel
 from captioner.options import SearchOptions
+from captioner.telling import Telling
 from captioner.text import Vocabulary
 from captioner.training.batches import load_pixels
 
@@ -30,12 +30,13 @@ def validate(
     *,
     features: Tensor | None,
     precision: str,
+    telling: Telling,
 ) -> tuple[Evaluation, list[str]]:
     """The scores of the images' captions, and the captions. `features` (N, R, C) where the encoder is frozen."""
     texts: list[str] = []
     device = next(model.parameters()).device
     model.eval()
-    with tqdm(total=len(images), desc="validating", unit="picture", leave=False, disable=None) as bar:
+    with telling.bar(len(images), "picture", "validating") as bar:
         for batch in _encode(model, images, precision) if features is None else torch.split(features, _BATCH):
             captions = caption_features(model, batch.to(device).float(), vocabulary, search)
             texts += [caption.text for caption in captions]
@@ -59,7 +60,7 @@ def choose_search(
     file: ModelFile,
     images: Sequence[CaptionedImage],
     fixed: Mapping[str, Any],
-    report: Callable[[str], None],
+    telling: Telling,
 ) -> ModelFile:
     """Tries searches on the images, all with the same `fixed` fields; the file with the best one and its scores.
 
@@ -67,7 +68,7 @@ def choose_search(
     for more than half a point of BLEU-4 (measured: see docs/experiments.md). Searched in float32, so
     that every machine chooses alike: bfloat16 moved BLEU-4 by 0.1 to 0.4 on Flickr8k's 1,000 dev pictures (measured).
     """
-    report("Choosing the search on the validation split.")
+    telling.say("Choosing the search on the validation split.")
     file.model.eval()
     texts: dict[SearchOptions, list[str]] = {
         replace(option, **fixed): [] for option in _searches(file.model, file.search)
@@ -77,7 +78,7 @@ def choose_search(
             found += [caption.text for caption in caption_features(file.model, features, file.vocabulary, option)]
     results = {option: evaluate(images, found) for option, found in texts.items()}
     for option, evaluation in results.items():
-        report(
+        telling.say(
             f"  {_describe(option)}: val BLEU-1 {evaluation.scores['BLEU-1']:.2f}, "
             f"BLEU-4 {evaluation.scores['BLEU-4']:.2f}, CIDEr-D {evaluation.scores['CIDEr-D']:.2f} "
             f"({evaluation.references_each:g} references)"
@@ -88,7 +89,7 @@ def choose_search(
         return (sum(evaluation.rank[:2]), *evaluation.rank)
 
     best = max(results, key=merit)
-    report(f"Chosen: {_describe(best)}.")
+    telling.say(f"Chosen: {_describe(best)}.")
     return replace(file, search=best, provenance={**file.provenance, "val": results[best].summary()})
 
 

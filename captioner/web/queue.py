@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.captions import Caption
-from captioner.device import keep_memory, pick_device
+from captioner.device import prepare
 from captioner.errors import BusyError, CaptionerError
 from captioner.options import SearchOptions
 from captioner.predictor import BATCH, Captioner, Explanation
@@ -65,8 +65,7 @@ def load_models(models: Iterable[str], device: str = "auto", precision: str = "a
     are more of them all than cores, they sleep between their tasks: a photo took 59 ms in place of 28 (measured, two
     cores). The one thread that computes from here on is the queue's.
     """
-    if pick_device(device).type == "cpu":
-        keep_memory()  # before there are threads with memory of their own
+    prepare(device)  # before there are threads with memory of their own
     with ThreadPoolExecutor(1) as pool:
         return dict(
             pool.map(lambda model: (Path(model).name, Captioner.load(model, device, precision=precision)), models)
