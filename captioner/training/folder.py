@@ -1,34 +1,17 @@
 """The files of a run, and of a recipe's runs: every name once."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """Where one run lives."""
 
-    path: Path
-
-    @property
-    def best(self) -> Path:
-        """The model with the best validation score."""
-        return self.path / "best.safetensors"
-
-    @property
-    def last(self) -> Path:
-        """The model after the last epoch."""
-        return self.path / "last.safetensors"
-
-    @property
-    def log(self) -> Path:
-        """A line of JSON an epoch."""
-        return self.path / "log.jsonl"
-
-    @property
-    def resume(self) -> Path:
-        """All that the run needs to go on."""
-        return self.path / "resume.pt"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.best = path / "best.safetensors"  # the model with the best validation score
+        self.last = path / "last.safetensors"  # the model after the last epoch
+        self.log = path / "log.jsonl"  # a line an epoch
+        self.resume = path / "resume.pt"  # all that the run needs to go on
 
     @property
     def used(self) -> bool:
@@ -36,11 +19,14 @@ class RunFolder:
         return self.path.exists() and any(self.path.iterdir())
 
 
-@dataclass(frozen=True)
 class RecipeFolder:
     """Where the runs of a recipe live, and the model of each stage beside its folder."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "preset.json"  # what was started here
+        self.rounded = self.model("rounded")  # the last stage's with 8-bit weights, until its search is chosen
+        self.finished = self.model("captioner")  # ready to ship
 
     def run(self, name: str) -> RunFolder:
         """The run of that name."""
@@ -49,18 +35,3 @@ class RecipeFolder:
     def model(self, name: str) -> Path:
         """The model of a run or stage that is done."""
         return self.path / f"{name}.safetensors"
-
-    @property
-    def record(self) -> Path:
-        """What was started here."""
-        return self.path / "preset.json"
-
-    @property
-    def rounded(self) -> Path:
-        """The last stage's model with 8-bit weights, until its search is chosen."""
-        return self.model("rounded")
-
-    @property
-    def finished(self) -> Path:
-        """The model that is ready to ship."""
-        return self.model("captioner")

@@ -51,7 +51,8 @@ class StagesPlan:
         if RunFolder(output).used:
             raise OptionError(f"{output} already holds a run: continue it with --resume, or choose another --output.")
         stages = PRESETS[preset]
-        name, chosen = next(_runs(stages, 0, given))
+        # All of them: what is misspelt in the last one is said now, not hours later.
+        (name, chosen), *_ = [next(_runs(stages, number, given)) for number in range(len(stages))]
         first = Plan.new(data, chosen, output=folder.run(name).path, device=device)
         for teacher in {name for stage in stages for name in stage.teachers if name in MODELS}:
             if tuple(read_header(model_path(teacher))["vocabulary"]) != tuple(first.vocabulary.words):
@@ -149,7 +150,7 @@ def _plan_run(plan: StagesPlan, data: Dataset, number: int, name: str, given: Gi
     if run.resume.exists():
         return Plan.resumed(data, given, output=run.path, device=plan.device)
     shutil.rmtree(run.path, ignore_errors=True)  # stopped before its first save, if at all: nothing to go on from
-    if number == 0 and plan.first is not None and plan.first.folder == run:
+    if number == 0 and plan.first is not None and plan.first.folder.path == run.path:
         return plan.first
     start = stage.start or (stages[number - 1].name if number else "")
     return Plan.new(

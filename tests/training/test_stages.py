@@ -155,6 +155,13 @@ def test_a_bundled_teacher_with_other_words_is_refused_at_once(drawings, tmp_pat
         StagesPlan.new(load_dataset(drawings), {}, preset="small", output=tmp_path / "run")
 
 
+def test_a_misspelt_group_in_a_late_stage_is_refused_at_once(drawings, tmp_path, monkeypatch):
+    """Not when its stage comes, and not in silence."""
+    monkeypatch.setitem(PRESETS, "small", (*STAGES, Stage("3-wrong", {"DecodrOptions": {"dropout": 0.1}})))
+    with pytest.raises(OptionError, match="'DecodrOptions' is no group of options"):
+        StagesPlan.new(load_dataset(drawings), {}, preset="small", output=tmp_path / "run")
+
+
 def test_a_preset_goes_on_inside_a_stage(drawings, tmp_path, monkeypatch):
     """A stage that has saved itself is resumed where it stood, not begun anew."""
     monkeypatch.setitem(PRESETS, "small", STAGES)
