@@ -16,6 +16,7 @@ from pathlib import Path
 
 from captioner.errors import OptionError
 from captioner.options import DEVICES_HELP, GROUPS, PRESETS, add_arguments, given
+from captioner.telling import OUT
 
 SHOWN = ("training", "encoder", "decoder", "image", "search")
 
@@ -68,7 +69,7 @@ def run(chosen: argparse.Namespace) -> int:
     from captioner.training.stages import StagesPlan, run_stages
 
     data = load_dataset(chosen.data)
-    print(data.describe(), flush=True)
+    OUT.say(data.describe())
     output = chosen.output or Path("runs") / (Path(chosen.data).resolve().name if chosen.data != "shapes" else "shapes")
     choices = {name: given(options, chosen) for name, options in GROUPS.items()}
     where = {"output": output, "device": chosen.device}
@@ -88,5 +89,5 @@ def run(chosen: argparse.Namespace) -> int:
         best = run_plan(plan, data, features=chosen.features)
     if best is None:
         return 130
-    print(f"Try it:\n  python app.py --model {best}\n  python -m captioner caption PHOTO --model {best}")
+    OUT.say(f"Try it:\n  python app.py --model {best}\n  python -m captioner caption PHOTO --model {best}")
     return 0
