@@ -1,54 +1,13 @@
-"""Serve the page that captions your photos.
+"""Serve the page that captions your photos: see `python app.py --help`, or captioner/cli/serve.py."""
 
-python app.py                                  at http://127.0.0.1:7860, with the bundled models
-python app.py --model runs/a/best.safetensors  with a model of your own
-python app.py --host 0.0.0.0 --port 8000       for other machines too
-"""
-
-import argparse
-import os
 import sys
-from contextlib import closing
-from tempfile import TemporaryDirectory
 
-from captioner.cli.parser import add_model
-from captioner.errors import CaptionerError
-from captioner.options import MODELS, WebOptions, add_arguments, given
+from captioner import cli
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="app.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_model(parser, role="the model that the page begins with: ")
-    add_arguments(parser, WebOptions)
-    chosen = parser.parse_args(arguments)
-    try:
-        options = WebOptions(**given(WebOptions, chosen))
-
-        from captioner.web.queue import ModelQueue, load_models
-
-        # All at once: one costs 0.2 s and 60 MB beside the 5 s and 800 MB of torch and Gradio (measured), and in
-        # return a damaged file is known before anybody visits, and no visitor waits for one to be loaded.
-        own = chosen.model is not None and chosen.model not in MODELS
-        names = [chosen.model] if own else sorted(MODELS, key=lambda name: name != chosen.model)
-        captioners = load_models(names, chosen.device, chosen.precision)
-
-        # A folder that only this user can look into, and that is gone when the server stops.
-        folder = TemporaryDirectory(prefix="captioner-", dir=os.environ.get("GRADIO_TEMP_DIR"))
-        with folder as uploads, closing(ModelQueue(warm=captioners.values())) as queue:
-            os.environ["GRADIO_TEMP_DIR"] = uploads
-
-            from captioner.web.server import create_app, serve  # Gradio: seconds, while the models write their first
-
-            serve(create_app(captioners, options, queue), options.host, options.port)
-    except CaptionerError as error:
-        print(error.told_with_flags(), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        pass  # the usual way to stop it
-    return 0
+    return cli.door(cli.serve, "app.py", arguments)
 
 
 if __name__ == "__main__":

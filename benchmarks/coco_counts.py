@@ -33,7 +33,7 @@ from captioner.options import DecoderOptions, SearchOptions, TrainingOptions  # 
 from captioner.text import END, Vocabulary, tokenise  # noqa: E402
 from captioner.training.batches import Lessons, encode_captions, epoch_batches  # noqa: E402
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical  # noqa: E402
-from captioner.training.presets import PRESETS  # noqa: E402
+from captioner.training.recipes import PRESETS  # noqa: E402
 from captioner.training.self_critical import references_of  # noqa: E402
 from captioner.training.step import Learner, make_optimizer, take_step  # noqa: E402
 
@@ -93,7 +93,7 @@ def main() -> None:
         max_length = SearchOptions().max_length
         self_critical = SelfCritical(references, vocabulary, training, max_length=max_length)
     lessons = Lessons(images, encoded, references)
-    options = DecoderOptions(**PRESETS["coco"][0].options["DecoderOptions"])
+    options = DecoderOptions(**PRESETS["coco"][0].options["decoder"])
     decoder = Decoder(options, channels=CHANNELS, vocabulary_size=len(vocabulary)).to(device)
     # A trained decoder's samples have some ten words; this one's would never end.
     decoder.output.bias.data[END] = training.temperature * math.log(len(vocabulary) / 10)

@@ -20,6 +20,7 @@ import subprocess
 import sys
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -43,17 +44,16 @@ from captioner.checkpoint import ModelFile, load_model  # noqa: E402
 from captioner.datasets import Dataset, load_dataset  # noqa: E402
 from captioner.datasets.dataset import CaptionedImage  # noqa: E402
 from captioner.decoder import Decoder  # noqa: E402
-from captioner.device import pick_device, pick_precision  # noqa: E402
 from captioner.evaluation import Evaluation, compare, evaluate  # noqa: E402
 from captioner.files import write_atomically  # noqa: E402
 from captioner.generation import caption_features  # noqa: E402
 from captioner.model import CaptionModel  # noqa: E402
 from captioner.network import network_of  # noqa: E402
-from captioner.options import CELLS, DecoderOptions, to_dict  # noqa: E402
-from captioner.text import Vocabulary  # noqa: E402
+from captioner.options import CELLS, DecoderOptions  # noqa: E402
+from captioner.telling import OUT  # noqa: E402
 from captioner.training.batches import encode_captions  # noqa: E402
 from captioner.training.features import cached_features  # noqa: E402
-from captioner.training.setup import Options, build_model, build_vocabulary, resolve_options  # noqa: E402
+from captioner.training.plan import Plan  # noqa: E402
 
 ATTENTIONS = ("dot", "none")
 LENGTHS = range(6, 25)  # words; Flickr8k's validation split has ten captions or more of each
@@ -135,10 +135,10 @@ def describe(file: ModelFile, output: Path, evaluation: Evaluation) -> dict[str,
     }
 
 
-def start_of(options: Options, vocabulary: Vocabulary, seed: int) -> CaptionModel:
+def start_of(plan: Plan, seed: int) -> CaptionModel:
     """The very network that train.py starts from, before its first step."""
     torch.manual_seed(seed)
-    return build_model(options, vocabulary, None).eval()
+    return plan.model().eval()
 
 
 def look_back(decoder: Decoder, features: Tensor, captions: dict[int, Captions]) -> dict[str, Any]:
@@ -150,27 +150,25 @@ def look_back(decoder: Decoder, features: Tensor, captions: dict[int, Captions])
     }
 
 
-def by_radius(
-    options: Options, vocabulary: Vocabulary, features: Tensor, captions: dict[int, Captions], seed: int
-) -> list[dict[str, Any]]:
+def by_radius(plan: Plan, features: Tensor, captions: dict[int, Captions], seed: int) -> list[dict[str, Any]]:
     """The way back through a plain RNN before training, its recurrent matrix scaled to each spectral radius."""
     entries = []
     for radius in RADII:
-        decoder = start_of(options, vocabulary, seed).decoder
+        decoder = start_of(plan, seed).decoder
         scale_recurrence(decoder, radius)
         entries.append({"radius": radius, **reach(decoder, features, captions)})
     return entries
 
 
 def by_clipping(
-    options: Options, vocabulary: Vocabulary, images: Sequence[CaptionedImage], features: Tensor, steps: int, seed: int
+    plan: Plan, images: Sequence[CaptionedImage], features: Tensor, steps: int, seed: int
 ) -> list[dict[str, Any]]:
     """Short trainings of the plain RNN in every setting with every way of clipping: loss and norm of each step."""
-    encoded = encode_captions(images, vocabulary, max_words=options.training.max_words)
+    encoded = encode_captions(images, plan.vocabulary, max_words=plan.options.training.max_words)
     runs = []
     for setting, optimizer, learning_rate, radius in CLIPPING:
         for clip_norm in CLIP_NORMS:
-            decoder = start_of(options, vocabulary, seed).decoder
+            decoder = start_of(plan, seed).decoder
             if radius is not None:
                 scale_recurrence(decoder, radius)
             taken = training_steps(
@@ -212,9 +210,9 @@ def differences(evaluations: dict[tuple[str, str], Evaluation]) -> list[dict[str
 
 def measure(data: Dataset, chosen: argparse.Namespace) -> dict[str, Any]:
     """Trains what is not trained yet and measures everything."""
-    base = resolve_options({}, kind=data.kind, start=None)
-    vocabulary = build_vocabulary(data, min_count=base.training.min_count)
-    channels = build_model(base, vocabulary, None).encoder.channels
+    base = Plan.new(data, {}, output=chosen.output / "none", device="cpu")
+    vocabulary = base.vocabulary
+    channels = base.model().encoder.channels
     budget: dict[str, int] = {"channels": channels, "vocabulary_size": len(vocabulary)}
     decoders = {
         (cell, attention): fit_hidden_size(cell, attention, chosen.budget, **budget)
@@ -228,7 +226,7 @@ def measure(data: Dataset, chosen: argparse.Namespace) -> dict[str, Any]:
         train(chosen.data, options, folders[name], chosen)
 
     def cached(model: CaptionModel, split: str, precision: str) -> Tensor:
-        places = {"folder": chosen.features, "workers": base.training.workers, "report": print}
+        places = {"folder": chosen.features, "workers": base.options.training.workers, "telling": OUT}
         return cached_features(model, data.split(split), precision=precision, **places)
 
     images = data.split("val")
@@ -237,8 +235,8 @@ def measure(data: Dataset, chosen: argparse.Namespace) -> dict[str, Any]:
     )
     models, evaluations = [], {}
     for name, options in decoders.items():
-        given = {"DecoderOptions": to_dict(options)}
-        start = start_of(resolve_options(given, kind=data.kind, start=None), vocabulary, chosen.seed)
+        plan = replace(base, options=replace(base.options, decoder=options))
+        start = start_of(plan, chosen.seed)
         file = load_model(folders[name] / "best.safetensors")
         features = cached(file.model, "val", "float32")  # as `evaluate` does
         evaluations[name] = score(file, images, features)
@@ -246,11 +244,9 @@ def measure(data: Dataset, chosen: argparse.Namespace) -> dict[str, Any]:
         found = describe(file, folders[name], evaluations[name])
         models.append(found | {"reach": {stage: look_back(it, features, captions) for stage, it in stages.items()}})
         if name == ("rnn", "none"):
-            plain = resolve_options(given, kind=data.kind, start=None)
-            radius = by_radius(plain, vocabulary, features, captions, chosen.seed)
-            precision = pick_precision(base.training.precision, pick_device("auto"))  # the file that train.py made
-            learnt = cached(file.model, "train", precision)
-            clipping = by_clipping(plain, vocabulary, data.split("train"), learnt, chosen.clipping_steps, chosen.seed)
+            radius = by_radius(plan, features, captions, chosen.seed)
+            learnt = cached(file.model, "train", plan.options.training.precision)  # the file that train.py made
+            clipping = by_clipping(plan, data.split("train"), learnt, chosen.clipping_steps, chosen.seed)
     return {
         "pictures": {split: len(data.split(split)) for split in ("train", "val")},
         "vocabulary": len(vocabulary),

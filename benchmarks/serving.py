@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,8 +47,8 @@ def serve(model: str, batch: int) -> None:
 
     options = WebOptions(port=0)
     captioners = load_models([model])
-    queue = ModelQueue(batch=batch, warm=captioners.values())
-    serve(create_app(captioners, options, queue), options.host, options.port)
+    with closing(ModelQueue(batch=batch, warm=captioners.values())) as queue:
+        serve(create_app(captioners, options, queue), options.host, options.port)
 
 
 def start(model: str, batch: int) -> tuple[subprocess.Popen[str], str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from captioner.captions import Caption, Captioned, Explanation
 from captioner.card import ModelCard, read_card
 from captioner.checkpoint import ModelFile, model_path, restore
-from captioner.device import keep_memory, pick_device, pick_precision
+from captioner.device import pick_precision, prepare
 from captioner.errors import CaptionerError, ImageError, OptionError
 from captioner.generation import caption_features, explain_features
 from captioner.network import TorchNetwork, fused
@@ -67,17 +67,15 @@ class Captioner:
         Names win over files: "./fast" and Path("fast") are files. `precision` is float32, bfloat16, or auto: bfloat16
         where the processor multiplies in it, which is faster and changes few captions (docs/performance.md). `image`
         overrides how pictures are fitted, which the model file otherwise decides; keep that unless you are measuring
-        its effect. On a CPU the whole process keeps the memory that it frees (`device.keep_memory`). Raises
+        its effect. On a CPU the whole process keeps the memory that it frees (`device.prepare`). Raises
         ModelFileError for a file that is no model, and OptionError for a device that is not there or a precision that
         is none.
         """
-        place = pick_device(device)
+        place = prepare(device)
         kind = pick_precision(precision, place)
         model = MODELS[0] if model is None else model
         path = model_path(model)
         card = read_card(path, name=path.name if path == Path(model) else f"the bundled model {model}")
-        if place.type == "cpu":
-            keep_memory()
         captioner = cls(fused(restore(path, card, place).model, kind), card)
         return captioner if image is None else captioner.with_(image=image)
 

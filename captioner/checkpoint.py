@@ -79,10 +79,7 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
     """
     header = {
         "format": FORMAT,
-        "image": to_dict(file.model.options.image),
-        "encoder": to_dict(file.model.options.encoder),
-        "decoder": to_dict(file.model.options.decoder),
-        "reverse": file.model.options.reverse,
+        **file.model.options.to_dict(),
         "search": to_dict(file.search),
         "tokeniser": file.tokeniser,
         "vocabulary": file.vocabulary.words,

@@ -30,7 +30,18 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def keep_memory() -> None:
+def prepare(name: str = "auto") -> torch.device:
+    """`pick_device`, and where that is the CPU the whole process keeps the memory that it frees for the next batch.
+
+    Best before there are threads with memory of their own.
+    """
+    device = pick_device(name)
+    if device.type == "cpu":
+        _keep_memory()
+    return device
+
+
+def _keep_memory() -> None:
     """Lets this process, whole, keep what it has freed for the next batch, unless it could give back two gigabytes.
 
     The GNU C library gives large blocks back to the system at once, and the system hands out new ones page by page,

@@ -274,6 +274,14 @@ class TrainingOptions(_Checked):
 
 MOST_WORK = 20_000
 """Pictures x beam size x words of one request to the server: 64 pictures, as the bundled models search; seconds."""
+GROUPS: dict[str, Any] = {
+    "image": ImageOptions,
+    "encoder": EncoderOptions,
+    "decoder": DecoderOptions,
+    "training": TrainingOptions,
+    "search": SearchOptions,
+}
+"""The options of a training run, by the names that recipes, model files and resume files call them."""
 
 
 @dataclass(frozen=True)
@@ -388,3 +396,8 @@ def _check_names(cls: type, values: Mapping[str, Any], hint: str) -> None:
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
     if unknown:
         raise OptionError(f"{cls.__name__} has no field {', '.join(unknown)}: {hint}.")
+
+
+def upgraded(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """The groups of options in a file of any version as today's: earlier decoders did not normalise features."""
+    return {**groups, "decoder": {"normalise": False, **groups["decoder"]}}

@@ -41,7 +41,9 @@ def _above_bars(stream: str) -> Callable[[str], None]:
     def say(line: str) -> None:
         from tqdm import tqdm
 
-        tqdm.write(line, file=getattr(sys, stream))
+        file = getattr(sys, stream)
+        tqdm.write(line, file=file)
+        file.flush()
 
     return say
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"errors", "options", "files", "captions", "sureness", "telling"},
     {"pictures", "text", "device", "formats", "card"},
-    {"encoder", "decoder", "search", "sequences"},
+    {"encoder", "decoder", "search"},
     {"vision"},
     {"model"},
     {"network", "checkpoint", "datasets", "metrics", "archives"},
@@ -20,7 +20,8 @@ FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"evaluation"},
     {"captioner", "training", "report"},
     {"video"},
-    {"cli", "web"},
+    {"web"},
+    {"cli"},
     {"__main__", "app", "train"},
 ]
 ABOVE = {room: height for height, floor in enumerate(FLOORS) for room in floor}
@@ -41,7 +42,7 @@ ONLY_IN = {
     "torchvision": "encoder",
     "av": "video",
 }
-TORCHLESS = {"errors", "options", "captions", "card", "text", "formats", "cli", "__main__", "app", "train"}
+TORCHLESS = {"errors", "options", "captions", "card", "telling", "text", "formats", "cli", "__main__", "app", "train"}
 
 
 def sources():

@@ -249,7 +249,15 @@ def test_export_writes_half_precision(model, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "door",
-    [["-m", "captioner"], ["-m", "captioner", "caption"], ["-m", "captioner", "video"], ["train.py"], ["app.py"]],
+    [
+        ["-m", "captioner"],
+        ["-m", "captioner", "caption"],
+        ["-m", "captioner", "video"],
+        ["-m", "captioner", "train"],
+        ["-m", "captioner", "serve"],
+        ["train.py"],
+        ["app.py"],
+    ],
 )
 def test_help_answers_without_torch(door):
     """--help works at every door, and loads neither torch nor gradio, which would take seconds."""

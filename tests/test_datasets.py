@@ -22,6 +22,7 @@ from captioner.datasets import (
 )
 from captioner.datasets.dataset import hold_out
 from captioner.errors import DataError
+from captioner.telling import SILENT, Telling
 from tests.hostile import write_hostile_files
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -67,7 +68,7 @@ def kinds(dataset: Dataset) -> dict[str, list[str]]:
 
 def cleaned(dataset: Dataset, **options: object) -> Dataset:
     """Checked with skip_bad, quietly."""
-    return check_dataset(dataset, skip_bad=True, report=lambda _: None, **options)  # type: ignore[arg-type]
+    return check_dataset(dataset, skip_bad=True, telling=SILENT, **options)  # type: ignore[arg-type]
 
 
 # --- splits ---
@@ -435,7 +436,7 @@ def test_hostile_files_are_all_named_and_none_crashes_the_check(tmp_path):
         )
     dataset = load_dataset(tmp_path)
     said: list[str] = []
-    clean = check_dataset(dataset, skip_bad=True, report=said.append)
+    clean = check_dataset(dataset, skip_bad=True, telling=Telling(said.append, bars=False))
     found = kinds(clean)
     assert set(found) == {"missing picture", "unreadable picture"}
     assert sorted(found["missing picture"] + found["unreadable picture"]) == sorted(files)

@@ -14,20 +14,20 @@ from captioner.errors import OptionError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="keep_memory does something with the GNU C library alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="prepare does more something with the GNU C library alone")
 @pytest.mark.parametrize("thread", [False, True])
 def test_freed_memory_is_kept_for_the_next_batch(thread):
     """In any thread: 100 MB that were freed are there still, and are given back where nobody asked for that."""
     script = (
         "import sys, threading, torch\n"
-        "from captioner.device import keep_memory\n"
+        "from captioner.device import prepare\n"
         "def resident():\n"
         "    return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmRSS')) / 1024\n"
         "def work():\n"
         "    before = resident()\n"
         "    torch.ones(25 * 2**20).sum()\n"
         "    print(resident() - before > 90)\n"
-        "if sys.argv[1] == 'keep': keep_memory()\n"
+        "if sys.argv[1] == 'keep': prepare('cpu')\n"
         "if sys.argv[2] == 'True':\n"
         "    worker = threading.Thread(target=work)\n"
         "    worker.start()\n"

@@ -169,7 +169,7 @@ def test_the_page_is_written(data, results, tmp_path, capsys):
             [*GOOD, {"caption": "x"}, 7, {"image_id": True}],
             "malformed result: 3 ([3] has no usable image_id, [4] has",
         ),
-        ([{"image_id": 391895, "caption": "x"}], "choose another --split or data set"),
+        ([{"image_id": 391895, "caption": "x"}], "choose another split or data set"),
     ],
 )
 def test_wrong_results_are_named_and_counted(data, results, content, said, capsys):

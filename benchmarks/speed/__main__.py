@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.speed import folder, growth, search, start, training
 from benchmarks.speed.measure import Row, Setting, limits
-from captioner.device import keep_memory, pick_device
+from captioner.device import prepare
 from captioner.pictures import find_images
 
 SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
@@ -73,11 +73,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    device = pick_device(chosen.device)
+    device = prepare(chosen.device)  # as training and captioning do
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    if device.type == "cpu":
-        keep_memory()  # as training and captioning do
     with tempfile.TemporaryDirectory() as place:
         photos = chosen.photos or folder.draw(Path(place))
         setting = Setting(

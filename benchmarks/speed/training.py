@@ -10,7 +10,7 @@ from benchmarks.speed.measure import PRECISIONS, Row, Setting, apart, fastest, m
 from benchmarks.speed.peers import Sizes, TutorialDecoder
 from captioner.checkpoint import load_model, model_path
 from captioner.decoder import Decoder
-from captioner.device import autocast, keep_memory
+from captioner.device import autocast, prepare
 from captioner.encoder import Encoder
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, TrainingOptions
@@ -128,8 +128,7 @@ def _step(case: str, precision: str, device: torch.device) -> Step:
 
 def _memory(case: str, precision: str, device: torch.device, threads: int) -> float:
     torch.set_num_threads(threads)
-    if device.type == "cpu":
-        keep_memory()
+    prepare(str(device))
     step = _step(case, precision, device)
     for _ in range(2):
         step()

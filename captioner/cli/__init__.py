@@ -1,4 +1,4 @@
-"""The command line: caption photos and clips, evaluate captions, look into a model file, export one for shipping.
+"""The command line: caption photos and clips, evaluate captions, train, serve, look into a model file or export one.
 
 Standard output carries data only; progress and complaints go to standard error. Exit status: 0 all good, 1 some
 pictures or clips failed, 2 wrong use. torch is imported by the command that needs it, so that `--help` answers at once.
@@ -8,17 +8,37 @@ import argparse
 import io
 import os
 import sys
+from types import ModuleType
 
-from captioner.cli import caption, evaluate, model_files, video
+from captioner.cli import caption, evaluate, model_files, serve, train, video
 from captioner.errors import CaptionerError
+
+_RAW = argparse.RawDescriptionHelpFormatter
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m captioner", description="Captions photos and clips.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (caption, video, evaluate, model_files):
+    for command in (caption, video, evaluate):
         command.add(commands)
+    for name, door, what in (("train", train, "train a model"), ("serve", serve, "serve the page and the API")):
+        described = commands.add_parser(name, help=what, description=door.__doc__, formatter_class=_RAW)
+        door.add_options(described)
+        described.set_defaults(run=door.run)
+    model_files.add(commands)
+    return _answer(parser, arguments)
+
+
+def door(command: ModuleType, program: str, arguments: list[str] | None = None) -> int:
+    """Runs one command as a program of its own; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=program, description=command.__doc__, formatter_class=_RAW)
+    command.add_options(parser)
+    parser.set_defaults(run=command.run)
+    return _answer(parser, arguments)
+
+
+def _answer(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
     chosen = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the output cannot show must not cost the rest
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,10 +1,8 @@
 """`evaluate`: the scores of a model's captions, or of any system's, against the references of a data set."""
 
 import argparse
-import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from captioner.cli.parser import Commands, add_model
 from captioner.errors import DataError, OptionError
 from captioner.options import MODELS, ImageOptions, SearchOptions, add_arguments, flag, given, merged
+from captioner.telling import ERR
 from captioner.text import SPECIAL_WORDS
 
 if TYPE_CHECKING:
@@ -90,10 +89,9 @@ def run(chosen: argparse.Namespace) -> int:
     from captioner.report.scores import Comparison, Report, table, to_dict
 
     also = _also(chosen)
-    with contextlib.redirect_stdout(sys.stderr):  # what the checks report is not data
-        data, split, entries = _read(chosen)
-        captioner = None if chosen.results else _load(chosen)
-        images, results = _match(chosen, data, split, entries, check_pictures=captioner is not None)
+    data, split, entries = _read(chosen)
+    captioner = None if chosen.results else _load(chosen)
+    images, results = _match(chosen, data, split, entries, check_pictures=captioner is not None)
     ours = _caption(captioner, images) if captioner else results[chosen.results]
     # Before anything else can go wrong: captioning may have taken an hour.
     written = _write(chosen.predictions, lambda: results_of_ids((image.image_id, ours[image.name]) for image in images))
@@ -206,8 +204,9 @@ def _match(
     from captioner.datasets.results import match_results
 
     splits = None if split == ALL else [split]
-    images = check_dataset(data, splits=splits, skip_bad=chosen.skip_bad, pictures=check_pictures).split(split)
-    results = {path: match_results(path, found, images, skip_bad=chosen.skip_bad) for path, found in entries.items()}
+    told = {"skip_bad": chosen.skip_bad, "telling": ERR}  # what the checks report is not data
+    images = check_dataset(data, splits=splits, pictures=check_pictures, **told).split(split)
+    results = {path: match_results(path, found, images, **told) for path, found in entries.items()}
     images = tuple(image for image in images if all(image.name in captions for captions in results.values()))
     if not images:
         raise DataError(f"{' and '.join(map(str, results))} have no image in common.")
@@ -219,16 +218,16 @@ def _match(
 
 def _caption(captioner: "Captioner", images: "Sequence[CaptionedImage]") -> dict[str, str]:
     """The model's caption of each image, by the image's name."""
-    from tqdm import tqdm
-
-    print(f"Captioning {len(images):,} pictures.", file=sys.stderr)
+    ERR.say(f"Captioning {len(images):,} pictures.")
     captions: dict[str, str] = {}
     stream = captioner.stream((image.name, image.source) for image in images)
-    for found in tqdm(stream, total=len(images), unit="picture", disable=None):
-        if found.error is not None:
-            raise found.error
-        if found.caption is not None:
-            captions[found.name] = found.caption.text
+    with ERR.bar(len(images), "picture", "captioning") as bar:
+        for found in stream:
+            if found.error is not None:
+                raise found.error
+            if found.caption is not None:
+                captions[found.name] = found.caption.text
+            bar.update(1)
     return captions
 
 
@@ -280,7 +279,7 @@ def _write(path: Path | None, make: Callable[[], str]) -> bool:
         # Through a link to the file itself: replacing the link would leave the old file standing.
         write_atomically(Path(os.path.realpath(path)), lambda part: part.write_text(text, encoding="utf-8"))
     except OSError as error:
-        print(f"{path} could not be written: {error.strerror or error}.", file=sys.stderr)
+        ERR.say(f"{path} could not be written: {error.strerror or error}.")
         return False
-    print(f"Written: {path}.", file=sys.stderr)
+    ERR.say(f"Written: {path}.")
     return True

@@ -2,17 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-
-from tqdm import tqdm
 
 from captioner.datasets.dataset import MISSING, SAME_BYTES, UNREADABLE, CaptionedImage, Dataset
 from captioner.errors import DataError, ImageError
 from captioner.formats.rows import SPLITS, Problem, split_name
 from captioner.pictures import read_image
+from captioner.telling import OUT, Telling
 
 SHOWN = 10
 
@@ -23,7 +22,7 @@ def check_dataset(
     splits: Iterable[str] | None = None,
     skip_bad: bool = False,
     pictures: bool = True,
-    report: Callable[[str], object] = print,
+    telling: Telling = OUT,
 ) -> Dataset:
     """The data set without what is missing, unreadable or in two splits; all of it is in `problems`.
 
@@ -37,7 +36,7 @@ def check_dataset(
     """
     wanted = SPLITS if splits is None else tuple(map(split_name, splits))
     images = [image for image in dataset.images if image.split in wanted]
-    bad = _bad_pictures(images) if pictures else {}
+    bad = _bad_pictures(images, telling) if pictures else {}
     problems = (*dataset.problems, *bad.values())
     if not problems:
         return dataset
@@ -50,23 +49,18 @@ def check_dataset(
         for split in SPLITS
         if (count := sum(image.split == split for image in images))
     )
-    report(f"{dataset.path} {found}\nGoing on with {left} pictures.")
+    telling.say(f"{dataset.path} {found}\nGoing on with {left} pictures.")
     return replace(dataset, images=kept, problems=problems)
 
 
-def _bad_pictures(images: list[CaptionedImage]) -> dict[str, Problem]:
+def _bad_pictures(images: list[CaptionedImage], telling: Telling) -> dict[str, Problem]:
     """What is wrong with these pictures, by name; each file is read and decoded to its end."""
     threads = os.cpu_count() or 1  # Pillow decodes outside the interpreter's lock
-    with ThreadPoolExecutor(threads) as pool:
-        results = tqdm(
-            pool.map(_examine, images),
-            total=len(images),
-            desc="checking",
-            unit="picture",
-            leave=False,
-            disable=None,  # no bar where standard error is no terminal
-        )
-        examined = list(zip(images, results, strict=True))
+    examined = []
+    with ThreadPoolExecutor(threads) as pool, telling.bar(len(images), "picture", "checking") as bar:
+        for image, found in zip(images, pool.map(_examine, images), strict=True):
+            examined.append((image, found))
+            bar.update(1)
     bad = {image.name: Problem(kind, image.name) for image, (kind, _) in examined if kind}
     bad |= _repeated([(image, digest) for image, (_, digest) in examined if digest])
     return bad

@@ -5,7 +5,7 @@ pictures by their file's name.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +13,7 @@ from captioner.datasets.check import counted
 from captioner.datasets.dataset import ALL, CaptionedImage, Dataset
 from captioner.errors import DataError
 from captioner.formats.rows import Problem, plain_text
+from captioner.telling import OUT, Telling
 
 MISSING = "image without a result"
 REPEATED = "image with several results"
@@ -38,7 +39,7 @@ def match_results(
     images: Sequence[CaptionedImage],
     *,
     skip_bad: bool = False,
-    report: Callable[[str], object] = print,
+    telling: Telling = OUT,
 ) -> dict[str, str]:
     """The caption of each of `images` by the image's name; with `skip_bad`, of those that have exactly one.
 
@@ -78,7 +79,7 @@ def match_results(
             raise DataError(str(path), reason, field="skip_bad")
         if not kept:
             raise DataError(str(path), f"{found}\nNothing is left to score", "correct the file")
-        report(f"{path} {found}\nGoing on with {len(kept):,} of {len(images):,} images.")
+        telling.say(f"{path} {found}\nGoing on with {len(kept):,} of {len(images):,} images.")
     return kept
 
 

@@ -6,13 +6,12 @@ precision, and the pictures themselves. Another run with the same ones finds the
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from captioner.datasets.dataset import CaptionedImage
 from captioner.device import autocast
@@ -20,9 +19,12 @@ from captioner.errors import OptionError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel
 from captioner.options import to_dict
+from captioner.telling import Bar, Telling
 from captioner.training.batches import load_pixels
 
-_BATCH = 64
+BATCH = 64
+"""Pictures that are encoded together."""
+
 _SPARE = 512 * 2**20  # bytes left free for the checkpoints that follow
 
 
@@ -33,7 +35,7 @@ def cached_features(
     folder: Path,
     precision: str,
     workers: int,
-    report: Callable[[str], None],
+    telling: Telling,
 ) -> Tensor:
     """Features (N, R, C) of the images, float16, mapped from a file in `folder` that is made if need be.
 
@@ -44,7 +46,7 @@ def cached_features(
     count = shape[0] * shape[1] * shape[2]
     path = folder / f"{_key(model, images, precision)}.f16"
     if path.is_file() and path.stat().st_size == 2 * count:
-        report(f"Features of {len(images):,} pictures: found in {path}.")
+        telling.say(f"Features of {len(images):,} pictures: found in {path}.")
     else:
         size = _readable(2 * count)
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,8 +56,10 @@ def cached_features(
                 f"The features of {len(images):,} pictures take {size}, and {folder} has {_readable(free)} free: "
                 "point --features to a larger disk, or train without them with --fine-tune all."
             )
-        report(f"Features of {len(images):,} pictures: {size} into {path}.")
-        write_atomically(path, lambda part: _write(part, model, images, precision, workers))
+        telling.say(f"Features of {len(images):,} pictures: {size} into {path}.")
+        features = encoded(model, images, precision=precision, workers=workers)
+        with telling.bar(len(images), "picture", "encoding") as bar:
+            write_atomically(path, lambda part: _write(part, features, bar))
     return torch.from_file(str(path), shared=False, size=count, dtype=torch.float16).view(shape)
 
 
@@ -77,23 +81,23 @@ def _key(model: CaptionModel, images: Sequence[CaptionedImage], precision: str) 
 
 
 @torch.inference_mode()
-def _write(
-    path: Path,
-    model: CaptionModel,
-    images: Sequence[CaptionedImage],
-    precision: str,
-    workers: int,
-) -> None:
-    device = next(model.parameters()).device
+def encoded(
+    model: CaptionModel, images: Sequence[CaptionedImage], *, precision: str, workers: int = 0
+) -> Iterator[Tensor]:
+    """The features (B, R, C) of the images, float32, some at a time and in their order; the model is in eval mode."""
     model.eval()
-    order = list(range(len(images)))
-    batches = [order[first : first + _BATCH] for first in range(0, len(order), _BATCH)]
-    bar = tqdm(total=len(images), desc="encoding", unit="picture", leave=False, disable=None)
-    with path.open("wb") as file, bar:
-        for pixels in load_pixels(images, model.options.image, batches, workers=workers):
-            with autocast(precision, device):
-                features = model.encode(pixels.to(device))
+    device = next(model.parameters()).device
+    order = range(len(images))
+    batches = [order[first : first + BATCH] for first in range(0, len(images), BATCH)]
+    for pixels in load_pixels(images, model.options.image, batches, workers=workers):
+        with autocast(precision, device):
+            features = model.encode(pixels.to(device))
+        yield features.float()
+
+
+def _write(path: Path, features: Iterable[Tensor], bar: Bar) -> None:
+    with path.open("wb") as file:
+        for part in features:
             # Half precision ends at 65,504; a network whose features go beyond is cut there rather than infinite.
-            features = features.float().clamp(-65_000, 65_000).half().cpu()
-            file.write(features.contiguous().view(torch.uint8).numpy().tobytes())
-            bar.update(len(features))
+            file.write(part.clamp(-65_000, 65_000).half().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            bar.update(len(part))

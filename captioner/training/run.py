@@ -1,37 +1,69 @@
-"""One training run in its folder: epochs, validation by generated captions, checkpoints.
+"""How a run goes: epochs of steps, validation by generated captions after each, checkpoints.
 
-The folder holds `best.safetensors` (by validation CIDEr-D), `last.safetensors`, `log.jsonl` (one line an epoch) and
-`resume.pt`. On a CPU a run that was killed at any moment and resumed ends with the very tensors of one that was not:
-everything random is either derived from the seed, the epoch and the picture, or its state is saved.
+Its folder holds the best model (by validation CIDEr-D), the last one, a log with one line an epoch, and a resume file.
+On a CPU a run that was killed at any moment and resumed ends with the very tensors of one that was not: everything
+random is either derived from the seed, the epoch and the picture, or its state is saved.
 """
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from captioner.checkpoint import ModelFile, load_model, save_model, save_resume
 from captioner.datasets.dataset import Dataset
 from captioner.errors import TrainingError
 from captioner.evaluation import Evaluation
 from captioner.files import write_atomically
-from captioner.model import CaptionModel
-from captioner.text import Vocabulary
+from captioner.telling import OUT, Telling
 from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
 from captioner.training.features import cached_features
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
+from captioner.training.plan import Plan, fitting
 from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
 from captioner.training.self_critical import references_of
-from captioner.training.setup import Options
 from captioner.training.step import Learner, learning_rate, make_optimizer, take_step
 from captioner.training.validation import choose_search, validate
+
+
+def run(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) -> Path | None:
+    """Trains as planned and chooses the best model's search; its file, or None if someone asked for a stop.
+
+    `data` is the plan's data set after the check of its pictures, `features` the folder for cached features. Raises
+    OptionError and ModelFileError where a run that goes on does not fit, and TrainingError where the loss is not finite
+    or the memory too small.
+    """
+    best = train(plan, data, features=features, telling=telling)
+    if best is not None:
+        file = choose_search(load_model(best, plan.device), data.split("val"), plan.fixed, telling)
+        save_model(best, file)
+    return best
+
+
+def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) -> Path | None:
+    """`run`, but for the search: that is enough for a model that another run goes on from, and saves minutes."""
+    this = _Run(plan.over(data), features, telling)
+    if plan.state is not None:
+        telling.say(
+            f"Going on in {plan.folder.path} after {this.progress.epoch} epochs and {this.progress.step} steps."
+        )
+    telling.say(this.describe())
+    with stop_on_signal() as stop:
+        while not this.is_over():
+            started = time.perf_counter()
+            if not this.train_epoch(stop):
+                break
+            this.finish_epoch(started)
+    if stop:
+        telling.say(f"Stopped and saved: the same command with --resume goes on from {plan.folder.path}.")
+        return None
+    return plan.folder.best
 
 
 @dataclass
@@ -46,106 +78,89 @@ class Progress:
     log: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Run:
-    """One training run in its folder."""
+class _Run:
+    """A plan being carried out."""
 
-    def __init__(
-        self,
-        data: Dataset,
-        options: Options,
-        vocabulary: Vocabulary,
-        model: CaptionModel,
-        *,
-        teachers: Mapping[str, ModelFile],
-        output: Path,
-        features: Path,
-        origin: dict[str, Any],
-        device: torch.device,
-        report: Callable[[str], None],
-    ) -> None:
-        """`options.training.precision` is already chosen; `origin` goes into the model file as its provenance.
-
-        The `teachers` read features of their own: of the same pictures, as their files say that they see them, never
-        varied.
-        """
-        self.data, self.options, self.vocabulary, self.origin = data, options, vocabulary, origin
-        self.output, self.device, self.report = output, device, report
-        self.model = model.to(device)
-        self.teacher_names = list(teachers)
+    def __init__(self, plan: Plan, features: Path, telling: Telling) -> None:
+        self.plan, self.telling, self.training = plan, telling, plan.options.training
         self.progress = Progress()
-        training = options.training
+        self.origin, self.fingerprint = plan.provenance(), fingerprint(plan.data)
+        torch.manual_seed(self.training.seed)
+        self.model = plan.model()
+        self.decoder = self.model.decoder
+        if self.training.direction == "right-to-left" and self.model.reverse is not None:
+            self.decoder = self.model.reverse
+        list(self.model.encoder.trainable(self.training.fine_tune))
+        self.val_images = plan.data.split("val")
+        self.cache: dict[str, Any] = {"folder": features, "precision": self.training.precision}
+        self.cache |= {"workers": self.training.workers, "telling": telling}
+        self.lessons, objective = self._teaching()
+        self.steps = math.ceil(len(self.lessons.images) / self.training.batch_size)
+        self.learner = Learner(self.decoder, objective, self.training.precision, model=self.model)
+        self.optimizer = make_optimizer(self.learner, self.training)
+        self.train_features: Tensor | None = None
+        self.val_features: Tensor | None = None
+        if self.training.fine_tune is None and not self.training.augment:  # every epoch would compute the same ones
+            self.train_features = cached_features(self.model, self.lessons.images, **self.cache)
+            self.val_features = cached_features(self.model, self.val_images, **self.cache)
+        if plan.state is not None:
+            with fitting(plan.folder):
+                self.optimizer.load_state_dict(plan.state["optimizer"])
+                self.progress = Progress(**plan.state["progress"])
+                restore_random_states(plan.state["random"])
+
+    def _teaching(self) -> tuple[Lessons, Objective]:
+        """What the training pictures have to teach, and what is learnt from it."""
+        plan, training = self.plan, self.training
         reverse = training.direction == "right-to-left"
-        self.decoder = self.model.reverse if reverse and self.model.reverse else self.model.decoder
-        captions = encode_captions(data.split("train"), vocabulary, max_words=training.max_words, reverse=reverse)
-        learnt = [(image, ids) for image, ids in zip(data.split("train"), captions, strict=True) if ids]
-        self.train_images = [image for image, _ in learnt]  # without those that no word is said of
-        captions = [ids for _, ids in learnt]
-        self.val_images = data.split("val")
-        cache = {"folder": features, "precision": training.precision, "workers": training.workers, "report": report}
-        objective: Objective
+        images = plan.data.split("train")
+        captions = encode_captions(images, plan.vocabulary, max_words=training.max_words, reverse=reverse)
+        learnt = [(image, ids) for image, ids in zip(images, captions, strict=True) if ids]
+        lessons = Lessons([image for image, _ in learnt], [ids for _, ids in learnt])
         if training.objective == "self-critical":
-            references = references_of(self.train_images, reverse=reverse)
-            self.lessons = Lessons(self.train_images, captions, references=references)
-            objective = SelfCritical(references, vocabulary, training, max_length=options.search.max_length)
-        else:
-            models = [file.model.to(device).eval() for file in teachers.values()]
-            theirs = [cached_features(model, self.train_images, **cache) for model in models]  # type: ignore[arg-type]
-            self.lessons = Lessons(self.train_images, captions, teachers=theirs)
-            objective = CrossEntropy(training, [model.decoder for model in models])
-        # Features are kept where every epoch would compute the same ones.
-        self.cached = training.fine_tune is None and not training.augment
-        list(self.model.encoder.trainable(training.fine_tune))
-        self.learner = Learner(self.decoder, objective, training.precision, model=self.model)
-        self.optimizer = make_optimizer(self.learner, training)
-        self.steps = math.ceil(len(self.train_images) / training.batch_size)
-        self.train_features, self.val_features = torch.empty(0), None
-        if self.cached:
-            self.train_features = cached_features(self.model, self.train_images, **cache)  # type: ignore[arg-type]
-            self.val_features = cached_features(self.model, self.val_images, **cache)  # type: ignore[arg-type]
+            references = references_of(lessons.images, reverse=reverse)
+            max_length = plan.options.search.max_length
+            objective = SelfCritical(references, plan.vocabulary, training, max_length=max_length)
+            return replace(lessons, references=references), objective
+        # Teachers see the pictures in their own way, and never varied.
+        teachers = [file.model.to(plan.device).eval() for file in plan.teachers.values()]
+        theirs = [cached_features(teacher, lessons.images, **self.cache) for teacher in teachers]
+        return replace(lessons, teachers=theirs), CrossEntropy(training, [teacher.decoder for teacher in teachers])
 
-    # --- the run ---------------------------------------------------------------------------------------------------
+    def describe(self) -> str:
+        """What learns what, in a line."""
+        options, encoder = self.plan.options, self.model.encoder
+        sizes = (sum(parameter.numel() for parameter in part.parameters()) / 1e6 for part in (encoder, self.decoder))
+        return (
+            f"{options.encoder.name} ({next(sizes):.1f} M parameters, {encoder.grid[0]}x{encoder.grid[1]} grid of "
+            f"{encoder.channels}, {'learning' if self.training.fine_tune else 'frozen'}) and {options.decoder.cell} "
+            f"with {options.decoder.attention} attention ({next(sizes):.1f} M, {self.training.direction}, "
+            f"{self.training.objective}), {len(self.plan.vocabulary):,} words, on {self.plan.device} in "
+            f"{self.training.precision}."
+        )
 
-    def train(self) -> bool:
-        """Trains to the end, or until someone asks for a stop; True if it reached the end."""
-        training = self.options.training
-        with stop_on_signal() as stop:
-            while self.progress.epoch < training.epochs:
-                if self.progress.epoch - self.progress.best_epoch >= training.patience and self.progress.epoch:
-                    self.report(f"No better validation score for {training.patience} epochs: stopping early.")
-                    break
-                started = time.perf_counter()
-                if not self._train_epoch(stop):
-                    return False
-                self._finish_epoch(started)
-        return not stop
+    def is_over(self) -> bool:
+        """No epoch is left, or the last ones made nothing better."""
+        progress, training = self.progress, self.training
+        if progress.epoch >= training.epochs:
+            return True
+        over = progress.epoch > 0 and progress.epoch - progress.best_epoch >= training.patience
+        if over:
+            self.telling.say(f"No better validation score for {training.patience} epochs: stopping early.")
+        return over
 
-    def _train_epoch(self, stop: StopRequest) -> bool:
+    def train_epoch(self, stop: StopRequest) -> bool:
         """The rest of the present epoch; False if someone asked for a stop, after saving."""
-        progress, training = self.progress, self.options.training
-        batches = epoch_batches(len(self.train_images), training.batch_size, seed=training.seed, epoch=progress.epoch)
-        batches = batches[progress.step :]
+        progress, training, count = self.progress, self.training, len(self.lessons.images)
+        batches = epoch_batches(count, training.batch_size, seed=training.seed, epoch=progress.epoch)[progress.step :]
         saved = time.perf_counter()
         self.model.train()
-        bar = tqdm(
-            total=len(self.train_images),
-            initial=progress.step * training.batch_size,
-            desc=f"epoch {progress.epoch + 1}/{training.epochs}",
-            unit="picture",
-            leave=False,
-            disable=None,  # no bar where standard error is no terminal
-        )
-        with bar:
+        what, done = f"epoch {progress.epoch + 1}/{training.epochs}", progress.step * training.batch_size
+        with self.telling.bar(count, "picture", what, done=done) as bar:
             for batch, inputs in zip(batches, self._inputs(batches), strict=True):
-                try:
-                    measured = self._step(batch, inputs)
-                except torch.OutOfMemoryError as error:
-                    raise TrainingError(
-                        f"{self.device} has too little memory for {len(batch)} pictures a step: lower --batch-size or "
-                        "--image-size."
-                    ) from error
-                progress.step += 1
-                for name, value in measured.items():
+                for name, value in self._step(batch, inputs).items():
                     progress.sums[name] = progress.sums.get(name, 0.0) + value
+                progress.step += 1
                 bar.update(len(batch))
                 bar.set_postfix_str(f"loss {progress.sums['loss'] / progress.step:.3f}", refresh=False)
                 if stop or time.perf_counter() - saved > 60 * training.save_minutes:
@@ -157,39 +172,38 @@ class Run:
 
     def _inputs(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """For each batch its features, or where they change with the encoder or the picture its pixels."""
-        if self.cached:
-            return (self.train_features[batch] for batch in batches)
-        training = self.options.training
-        augmentation = (training.seed, self.progress.epoch) if training.augment else None
-        return load_pixels(
-            self.train_images, self.options.image, batches, workers=training.workers, augmentation=augmentation
-        )
+        if self.train_features is not None:
+            return map(self.train_features.__getitem__, batches)
+        augmentation = (self.training.seed, self.progress.epoch) if self.training.augment else None
+        images, workers = self.lessons.images, self.training.workers
+        return load_pixels(images, self.plan.options.image, batches, workers=workers, augmentation=augmentation)
 
-    def _step(self, batch: Sequence[int], inputs: Tensor) -> dict[str, float]:
+    def _step(self, places: Sequence[int], inputs: Tensor) -> dict[str, float]:
         """One step of the optimizer: what the log wants to know of it."""
-        training = self.options.training
-        rate = self._learning_rate()
+        progress, training = self.progress, self.training
+        done = progress.epoch * self.steps + progress.step
+        rate = learning_rate(done, training.epochs * self.steps, warmup=training.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-        parts = [(inputs, self.lessons.batch(batch))]
-        measured = take_step(self.learner, self.optimizer, parts, clip_norm=training.clip_norm)
+        batch = self.lessons.batch(places)
+        try:
+            measured = take_step(self.learner, self.optimizer, [(inputs, batch)], clip_norm=training.clip_norm)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{self.plan.device} has too little memory for {len(batch)} pictures a step: lower --batch-size or "
+                "--image-size."
+            ) from error
         if not all(map(math.isfinite, measured.values())):
-            names = ", ".join(self.train_images[index].name for index in batch[:5])
             raise TrainingError(
                 f"The loss is {measured['loss']} and its gradient {measured['gradient_norm']} in epoch "
-                f"{self.progress.epoch + 1}, step {self.progress.step + 1} (pictures {names}, ...): start again with a "
-                "lower --learning-rate or --precision float32; the last model is kept."
+                f"{progress.epoch + 1}, step {progress.step + 1} (pictures {', '.join(batch.names[:5])}, ...): start "
+                "again with a lower --learning-rate or --precision float32; the last model is kept."
             )
         return measured
 
-    def _learning_rate(self) -> float:
-        """The present learning rate, as a share of its peak."""
-        training, done = self.options.training, self.progress.epoch * self.steps + self.progress.step
-        return learning_rate(done, training.epochs * self.steps, warmup=training.warmup)
-
-    def _finish_epoch(self, started: float) -> None:
+    def finish_epoch(self, started: float) -> None:
         """Validates, writes the models and the log, and saves."""
-        progress, training = self.progress, self.options.training
+        progress = self.progress
         trained = time.perf_counter()
         means = {name: round(value / self.steps, 4) for name, value in progress.sums.items()}
         evaluation, texts = self._validate()
@@ -204,60 +218,56 @@ class Run:
         progress.log.append(entry)
         self._save_models(scores, improved)
         self._save_resume()
-        learnt = f"loss {means['loss']:.3f}  |gradient| {means['gradient_norm']:.2f}"
-        if "reward" in means:  # its loss says nothing
-            learnt = f"reward {means['reward']:.1f}  words {means['sampled_words']:.1f}"
-        self.report(
-            f"epoch {progress.epoch}/{training.epochs}  {learnt}  "
-            f"val BLEU-1 {scores['BLEU-1']:.1f}  BLEU-4 {scores['BLEU-4']:.1f}  CIDEr-D {scores['CIDEr-D']:.1f}  "
-            f"({scores['references']:g} references)  exact {scores['exact']:.1f}%  "
-            f"distinct {scores['distinct']}/{scores['images']}  "
-            f"{seconds['train']:.0f} + {seconds['validate']:.0f} s{'  best' if improved else ''}"
-        )
+        self._tell(entry, improved)
         if evaluation.complaint:
-            self.report(f"  {evaluation.complaint}")
+            self.telling.say(f"  {evaluation.complaint}")
         for index in range(0, len(texts), math.ceil(len(texts) / 3)):
             image = self.val_images[index]
-            self.report(f"  {image.name}: {texts[index]}   [{image.captions[0]}]")
-
-    # --- validation ------------------------------------------------------------------------------------------------
+            self.telling.say(f"  {image.name}: {texts[index]}   [{image.captions[0]}]")
 
     def _validate(self) -> tuple[Evaluation, list[str]]:
         """Captions of the validation pictures, by search alone, and their scores.
 
         A right-to-left decoder is judged by what it is for: the captions that the two directions choose together.
         """
-        search = self.options.search
+        search = self.plan.options.search
         if self.decoder is self.model.reverse and not search.rerank:
             search = replace(search, rerank=0.5)
-        precision = self.options.training.precision
-        return validate(
-            self.model, self.val_images, self.vocabulary, search, features=self.val_features, precision=precision
+        how: dict[str, Any] = {"precision": self.training.precision, "telling": self.telling}
+        return validate(self.model, self.val_images, self.plan.vocabulary, search, features=self.val_features, **how)
+
+    def _tell(self, entry: dict[str, Any], improved: bool) -> None:
+        """An epoch's line in the log, for people."""
+        scores, seconds = entry["val"], entry["seconds"]
+        learnt = f"loss {entry['loss']:.3f}  |gradient| {entry['gradient_norm']:.2f}"
+        if "reward" in entry:  # its loss says nothing
+            learnt = f"reward {entry['reward']:.1f}  words {entry['sampled_words']:.1f}"
+        self.telling.say(
+            f"epoch {entry['epoch']}/{self.training.epochs}  {learnt}  "
+            f"val BLEU-1 {scores['BLEU-1']:.1f}  BLEU-4 {scores['BLEU-4']:.1f}  CIDEr-D {scores['CIDEr-D']:.1f}  "
+            f"({scores['references']:g} references)  exact {scores['exact']:.1f}%  "
+            f"distinct {scores['distinct']}/{scores['images']}  "
+            f"{seconds['train']:.0f} + {seconds['validate']:.0f} s{'  best' if improved else ''}"
         )
 
-    def choose_search(self, fixed: Mapping[str, Any]) -> Path:
-        """Chooses the search of `best.safetensors` on the validation split, but for the fields that are `fixed`."""
-        path = self.output / "best.safetensors"
-        save_model(path, choose_search(load_model(path, self.device), self.val_images, fixed, self.report))
-        return path
-
-    # --- files -----------------------------------------------------------------------------------------------------
-
-    def _save_models(self, scores: dict[str, float], improved: bool) -> None:
+    def _save_models(self, scores: dict[str, Any], improved: bool) -> None:
+        plan, folder = self.plan, self.plan.folder
         origin = {**self.origin, "epoch": self.progress.epoch, "val": scores}
-        file = ModelFile(self.model, self.vocabulary, self.options.search, origin)
-        save_model(self.output / "last.safetensors", file)
+        file = ModelFile(self.model, plan.vocabulary, plan.options.search, origin)
+        save_model(folder.last, file)
         if improved:
-            save_model(self.output / "best.safetensors", file)
+            save_model(folder.best, file)
         lines = "".join(json.dumps(entry) + "\n" for entry in self.progress.log)
-        write_atomically(self.output / "log.jsonl", lambda part: part.write_text(lines, encoding="utf-8"))
+        write_atomically(folder.log, lambda part: part.write_text(lines, encoding="utf-8"))
 
     def _save_resume(self) -> None:
+        plan = self.plan
         state = {
-            "options": self.options.to_dict(),
-            "vocabulary": list(self.vocabulary.words),
-            "data": fingerprint(self.data),
-            "teachers": self.teacher_names,
+            "options": plan.options.to_dict(),
+            "vocabulary": list(plan.vocabulary.words),
+            "reverse": plan.reverse,
+            "data": self.fingerprint,
+            "teachers": list(plan.teachers),
             "origin": self.origin,
             "trusts_statistics": self.model.encoder.trusts_statistics,
             "model": self.model.state_dict(),
@@ -265,11 +275,4 @@ class Run:
             "progress": asdict(self.progress),
             "random": random_states(),
         }
-        save_resume(self.output / "resume.pt", state)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Puts the run where the resume file left it."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
-        restore_random_states(state["random"])
+        save_resume(plan.folder.resume, state)

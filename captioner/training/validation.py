@@ -1,26 +1,23 @@
 """Captions of the validation pictures and their scores; and the search that does best on them."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from captioner.checkpoint import ModelFile
 from captioner.datasets.dataset import CaptionedImage
-from captioner.device import autocast
 from captioner.evaluation import Evaluation, evaluate
 from captioner.generation import caption_features
 from captioner.model import CaptionModel
 from captioner.network import network_of
 from captioner.options import SearchOptions
+from captioner.telling import Telling
 from captioner.text import Vocabulary
-from captioner.training.batches import load_pixels
-
-_BATCH = 64
+from captioner.training.features import BATCH, encoded
 
 
 def validate(
@@ -31,36 +28,26 @@ def validate(
     *,
     features: Tensor | None,
     precision: str,
+    telling: Telling,
 ) -> tuple[Evaluation, list[str]]:
     """The scores of the images' captions, and the captions. `features` (N, R, C) where the encoder is frozen."""
     texts: list[str] = []
     device = next(model.parameters()).device
     model.eval()
-    with tqdm(total=len(images), desc="validating", unit="picture", leave=False, disable=None) as bar:
-        for batch in _encode(model, images, precision) if features is None else torch.split(features, _BATCH):
+    parts = encoded(model, images, precision=precision) if features is None else torch.split(features, BATCH)
+    with telling.bar(len(images), "picture", "validating") as bar:
+        for batch in parts:
             captions = caption_features(network_of(model), batch.to(device).float(), vocabulary, search)
             texts += [caption.text for caption in captions]
             bar.update(len(batch))
     return evaluate(images, texts), texts
 
 
-@torch.inference_mode()
-def _encode(model: CaptionModel, images: Sequence[CaptionedImage], precision: str) -> Iterator[Tensor]:
-    """The features of the images, batch by batch."""
-    device = next(model.parameters()).device
-    order = list(range(len(images)))
-    batches = [order[first : first + _BATCH] for first in range(0, len(order), _BATCH)]
-    for pixels in load_pixels(images, model.options.image, batches):
-        with autocast(precision, device):
-            features = model.encode(pixels.to(device))
-        yield features.float()
-
-
 def choose_search(
     file: ModelFile,
     images: Sequence[CaptionedImage],
     fixed: Mapping[str, Any],
-    report: Callable[[str], None],
+    telling: Telling,
 ) -> ModelFile:
     """Tries searches on the images, all with the same `fixed` fields; the file with the best one and its scores.
 
@@ -68,18 +55,17 @@ def choose_search(
     for more than half a point of BLEU-4 (measured: see docs/experiments.md). Searched in float32, so
     that every machine chooses alike: bfloat16 moved BLEU-4 by 0.1 to 0.4 on Flickr8k's 1,000 dev pictures (measured).
     """
-    report("Choosing the search on the validation split.")
-    file.model.eval()
+    telling.say("Choosing the search on the validation split.")
     texts: dict[SearchOptions, list[str]] = {
         replace(option, **fixed): [] for option in _searches(file.model, file.search)
     }
-    for features in _encode(file.model, images, "float32"):
+    for features in encoded(file.model, images, precision="float32"):
         for option, found in texts.items():
             captions = caption_features(network_of(file.model), features, file.vocabulary, option)
             found += [caption.text for caption in captions]
     results = {option: evaluate(images, found) for option, found in texts.items()}
     for option, evaluation in results.items():
-        report(
+        telling.say(
             f"  {_describe(option)}: val BLEU-1 {evaluation.scores['BLEU-1']:.2f}, "
             f"BLEU-4 {evaluation.scores['BLEU-4']:.2f}, CIDEr-D {evaluation.scores['CIDEr-D']:.2f} "
             f"({evaluation.references_each:g} references)"
@@ -90,7 +76,7 @@ def choose_search(
         return (sum(evaluation.rank[:2]), *evaluation.rank)
 
     best = max(results, key=merit)
-    report(f"Chosen: {_describe(best)}.")
+    telling.say(f"Chosen: {_describe(best)}.")
     return replace(file, search=best, provenance={**file.provenance, "val": results[best].summary()})
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from captioner.captioner import BATCH, Captioner
 from captioner.captions import Caption, Captioned, Explanation
-from captioner.device import keep_memory, pick_device
+from captioner.device import prepare
 from captioner.errors import BusyError, CaptionerError, ImageError, OptionError
 from captioner.options import MOST_WORK, ImageOptions, SearchOptions
 from captioner.pictures import ImageSource
@@ -96,8 +96,7 @@ def load_models(models: Iterable[str], device: str = "auto", precision: str = "a
     are more of them all than cores, they sleep between their tasks: a photo took 59 ms in place of 28 (measured, two
     cores). The one thread that computes from here on is the queue's.
     """
-    if pick_device(device).type == "cpu":
-        keep_memory()  # before there are threads with memory of their own
+    prepare(device)  # before there are threads with memory of their own
     with ThreadPoolExecutor(1) as pool:
         return dict(
             pool.map(lambda model: (Path(model).name, Captioner.load(model, device, precision=precision)), models)

@@ -50,8 +50,9 @@ _EVENTS = 256
 def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: ModelQueue | None = None) -> FastAPI:
     """The application: the page of these models at /, their API at /api/caption, both through one queue.
 
-    `captioners` are named as visitors choose them, and the page begins with the first. `serve` closes the queue. Raises
-    ImageError where `options.examples` is no folder, OptionError where `options.auth` is no name and password.
+    `captioners` are named as visitors choose them, and the page begins with the first. Whoever made the queue closes
+    it. Raises ImageError where `options.examples` is no folder, OptionError where `options.auth` is no name and
+    password.
     """
     queue = queue or ModelQueue(most_work=options.most_work)
     # FastAPI's own page of the API loads its scripts from a public server.
@@ -101,17 +102,14 @@ def _parts(names: str | None) -> list[str]:
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
-    """Serves until it is stopped, and prints one line with the address once it listens; closes the app's queue then.
+    """Serves until it is stopped, and prints one line with the address once it listens.
 
     Raises OptionError where the address is unknown or the port is taken, and KeyboardInterrupt on Ctrl-C.
     """
     with _bind(host, port) as listener:
         # Gradio's open event streams end only when they are told to, so a stop would wait for every open page.
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-        try:
-            _Server(config, _address(host, listener)).run(sockets=[listener])
-        finally:  # a thread inside of torch when Python ends would abort the process
-            app.state.queue.close()
+        _Server(config, _address(host, listener)).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

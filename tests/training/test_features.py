@@ -7,12 +7,15 @@ import torch
 
 from captioner.datasets.shapes import load_shapes
 from captioner.errors import OptionError
+from captioner.telling import Telling
 from captioner.training.batches import load_pixels
 from captioner.training.features import cached_features
 
 
 def features_of(model, images, folder, said):
-    return cached_features(model, images, folder=folder, precision="float32", workers=0, report=said.append)
+    return cached_features(
+        model, images, folder=folder, precision="float32", workers=0, telling=Telling(said.append, bars=False)
+    )
 
 
 def test_cached_features_are_the_encoders(small_file, tmp_path):

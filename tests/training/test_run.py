@@ -1,4 +1,4 @@
-"""The promises of captioner.training: the options, whole runs."""
+"""The promises of captioner.training.run: whole runs."""
 
 import json
 import math
@@ -11,39 +11,7 @@ from captioner.card import read_header
 from captioner.checkpoint import load_model, save_model
 from captioner.datasets.shapes import load_shapes
 from captioner.errors import DataError, OptionError, TrainingError
-from captioner.training.loop import train
-from captioner.training.setup import resolve_options
-from tests.small_training import SMALL, small_run
-
-# --- options -----------------------------------------------------------------------------------------------------------
-
-
-def test_choices_go_over_the_recipe_over_the_defaults():
-    """What the user gives wins over the data set's recipe, which wins over the defaults."""
-    options = resolve_options({"TrainingOptions": {"epochs": 3}}, kind="shapes", start=None)
-    assert (options.training.epochs, options.training.encoder_weights, options.training.batch_size) == (3, "none", 32)
-    assert resolve_options({}, kind="table", start=None).training.encoder_weights == "imagenet"
-    bicubic = resolve_options({"EncoderOptions": {"name": "efficientnet_b0"}}, kind="table", start=None)
-    assert bicubic.image.interpolation == "bicubic"
-
-
-def test_contradictions_are_refused(small_file):
-    """A random frozen encoder; a shape that differs from the model to start from."""
-    with pytest.raises(OptionError, match="--fine-tune all"):
-        resolve_options({"TrainingOptions": {"encoder_weights": "none"}}, kind="table", start=None)
-    with pytest.raises(OptionError, match="--start-from"):
-        resolve_options({"DecoderOptions": {"cell": "gru"}}, kind="table", start=small_file)
-    with pytest.raises(OptionError, match="--encoder is resnet18, but"):
-        resolve_options({"EncoderOptions": {"name": "resnet18"}}, kind="table", start=small_file)
-    with pytest.raises(OptionError, match="--start-from"):
-        resolve_options({"TrainingOptions": {"encoder_weights": "imagenet"}}, kind="table", start=small_file)
-    chosen = {"DecoderOptions": {"dropout": 0.2}, "ImageOptions": {"fit": "pad"}}
-    kept = resolve_options(chosen, kind="table", start=small_file)
-    assert (kept.decoder.dropout, kept.image.fit, kept.image.size) == (0.2, "pad", 64)
-    assert kept.decoder.hidden_size == small_file.model.options.decoder.hidden_size
-
-
-# --- whole runs --------------------------------------------------------------------------------------------------------
+from tests.training.small import SMALL, small_run
 
 
 def test_a_run_leaves_a_model_a_log_and_a_resume_file(drawings, tmp_path):
@@ -77,11 +45,11 @@ def test_a_used_folder_is_refused_and_a_missing_run_too(drawings, tmp_path):
 def test_resuming_as_something_else_is_refused(drawings, tmp_path):
     """Other options or other data are another run; the same ones may be repeated."""
     small_run(drawings, tmp_path / "run")
-    other = {**SMALL, "DecoderOptions": {"hidden_size": 32}}
+    other = {**SMALL, "decoder": {"hidden_size": 32}}
     with pytest.raises(OptionError, match="--hidden-size is 32 now"):
         small_run(drawings, tmp_path / "run", given=other, resume=True)
     with pytest.raises(OptionError, match="data set"):
-        train(load_shapes({"train": 8, "val": 4}), given=SMALL, output=tmp_path / "run", features=tmp_path, resume=True)
+        small_run(load_shapes({"train": 8, "val": 4}), tmp_path / "run", resume=True)
     before = load_file(tmp_path / "run" / "last.safetensors")
     small_run(drawings, tmp_path / "run", resume=True)
     after = load_file(tmp_path / "run" / "last.safetensors")
@@ -94,7 +62,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_pictures_named(drawings, tmp_p
     broken = load_model(tmp_path / "model")
     broken.model.decoder.combine.weight.data.fill_(math.nan)
     save_model(tmp_path / "broken", broken)
-    given = {"TrainingOptions": {"fine_tune": "all", "workers": 0, "precision": "float32", "batch_size": 8}}
+    given = {"training": {"fine_tune": "all", "workers": 0, "precision": "float32", "batch_size": 8}}
     with pytest.raises(TrainingError, match=r"nan.*\.png"):
         small_run(drawings, tmp_path / "run", given=given, start_from=str(tmp_path / "broken"))
 
@@ -102,7 +70,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_pictures_named(drawings, tmp_p
 def test_a_model_goes_on_from_another_with_its_vocabulary(drawings, tmp_path, small_file):
     """--start-from keeps the words and the shape of the model, and a frozen encoder stays as it was."""
     save_model(tmp_path / "model", small_file)
-    given = {"TrainingOptions": {"epochs": 1, "workers": 0, "precision": "float32"}, "SearchOptions": {"beam_size": 2}}
+    given = {"training": {"epochs": 1, "workers": 0, "precision": "float32"}, "search": {"beam_size": 2}}
     best, said = small_run(drawings, tmp_path / "run", given=given, start_from=str(tmp_path / "model"))
     file = load_model(best)
     assert file.vocabulary.words == small_file.vocabulary.words
@@ -116,13 +84,13 @@ def test_a_model_goes_on_from_another_with_its_vocabulary(drawings, tmp_path, sm
 def test_a_run_that_gets_no_better_stops_early(drawings, tmp_path):
     """After `patience` epochs without a better score, and the best model is the one that is kept."""
     training = {
-        **SMALL["TrainingOptions"],
+        **SMALL["training"],
         "epochs": 9,
         "patience": 2,
         "learning_rate": 0.0,
         "encoder_learning_rate": 0.0,
     }
-    best, said = small_run(drawings, tmp_path / "run", given={**SMALL, "TrainingOptions": training})
+    best, said = small_run(drawings, tmp_path / "run", given={**SMALL, "training": training})
     epochs = [line for line in said if line.startswith("epoch ")]
     last_better = max(number for number, line in enumerate(epochs, 1) if line.endswith("best"))
     assert len(epochs) == last_better + 2 < 9
@@ -132,6 +100,6 @@ def test_a_run_that_gets_no_better_stops_early(drawings, tmp_path):
 
 def test_too_few_words_are_explained(drawings, tmp_path):
     """A tiny data set with a high --min-count."""
-    given = {**SMALL, "TrainingOptions": {**SMALL["TrainingOptions"], "min_count": 1000}}
+    given = {**SMALL, "training": {**SMALL["training"], "min_count": 1000}}
     with pytest.raises(DataError, match="--min-count"):
         small_run(drawings, tmp_path / "run", given=given)

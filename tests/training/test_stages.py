@@ -1,6 +1,8 @@
-"""The promises of captioner.training.presets: recipes of several stages."""
+"""The promises of captioner.training.stages and recipes."""
 
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,15 +14,28 @@ from captioner.datasets import load_dataset
 from captioner.errors import OptionError
 from captioner.options import MODELS
 from captioner.options import PRESETS as PRESET_NAMES
-from captioner.training.presets import PRESETS, Stage, check_preset, train_preset
-from captioner.training.setup import resolve_options
+from captioner.telling import SILENT, Telling
+from captioner.training.choices import resolve_options
+from captioner.training.recipes import PRESETS, Stage
+from captioner.training.stages import StagesPlan, run_stages
 from captioner.training.validation import validate
-from tests.small_training import SMALL, small_run
+from tests.training.small import SMALL, small_run
 
 STAGES = (
     Stage("1-first", SMALL),
-    Stage("2-second", {"TrainingOptions": {"direction": "right-to-left", "epochs": 1, "workers": 0}}),
+    Stage("2-second", {"training": {"direction": "right-to-left", "epochs": 1, "workers": 0}}),
 )
+
+
+def train_preset(data, output, *, given=None, resume=False, checked=None):
+    """The recipe that tests call "small"; the finished model's file, and what was said."""
+    said = []
+    if resume:
+        plan = StagesPlan.resumed(given or {}, preset="small", output=output)
+    else:
+        plan = StagesPlan.new(data, given or {}, preset="small", output=output)
+    telling = Telling(said.append, bars=False)
+    return run_stages(plan, checked or data, features=output.parent / "features", telling=telling), said
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
@@ -31,7 +46,7 @@ def test_presets_are_made_of_options_that_exist(preset, small_file):
     assert options.training.objective == "likelihood"
     for stage in others:
         for name, values in stage.options.items():
-            assert name in ("TrainingOptions", "DecoderOptions", "SearchOptions")
+            assert name in ("training", "decoder", "search")
             resolve_options({name: values}, kind="flickr8k", start=small_file)
     names = [stage.name for stage in PRESETS[preset]]
     assert len(set(names)) == len(names)
@@ -42,20 +57,9 @@ def test_presets_are_made_of_options_that_exist(preset, small_file):
 def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path, monkeypatch):
     """Each stage starts from the one before; what is done is not done again; the finished model is ready to ship."""
     monkeypatch.setitem(PRESETS, "small", STAGES)
-    output, said = tmp_path / "run", []
-
-    def go(*, resume):
-        return train_preset(
-            load_dataset(drawings),
-            preset="small",
-            given={"TrainingOptions": {"precision": "float32", "seed": 3, "epochs": 1}},
-            output=output,
-            features=tmp_path / "features",
-            resume=resume,
-            report=said.append,
-        )
-
-    finished = go(resume=False)
+    output = tmp_path / "run"
+    data, given = load_dataset(drawings), {"training": {"precision": "float32", "seed": 3, "epochs": 1}}
+    finished, said = train_preset(data, output, given=given)
     assert finished == output / "captioner.safetensors"
     assert load_model(finished).model.reverse is not None
     assert sum(line.startswith("Choosing the search") for line in said) == 1  # of the finished model
@@ -66,14 +70,13 @@ def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path
     assert first["seed"] == 3  # and the next stage another
     assert torch.int8 in {tensor.dtype for tensor in load_file(finished).values()}
     with pytest.raises(OptionError, match="--resume"):
-        go(resume=False)
+        train_preset(data, output, given=given)
     (output / "2-second.safetensors").unlink()  # as if killed before the stage saved itself for the first time
     (output / "2-second" / "resume.pt").unlink()
     (output / "2-second" / "resume.pt.part").touch()
-    said.clear()
     before = finished.read_bytes()
     finished.unlink()
-    go(resume=True)
+    _, said = train_preset(data, output, given=given, resume=True)
     assert [line for line in said if line.startswith("Stage")] == ["Stage 2 of 2, 2-second:"]
     assert finished.read_bytes() == before
 
@@ -81,14 +84,12 @@ def test_a_preset_goes_through_its_stages_and_on_after_a_stop(drawings, tmp_path
 def test_the_recorded_scores_are_those_of_the_weights_that_ship(drawings, tmp_path, monkeypatch):
     """Of the rounded ones, with the search that was chosen for them: here a rounding that leaves nothing."""
     monkeypatch.setitem(PRESETS, "small", STAGES[:1])
-    places = {"output": tmp_path / "run", "features": tmp_path / "features", "resume": False, "report": str}
     with monkeypatch.context() as patch:
         patch.setattr("captioner.checkpoint._rounded", lambda name, tensor: {name: torch.zeros_like(tensor)})
-        finished = load_model(train_preset(load_dataset(drawings), preset="small", given={}, **places))
+        finished = load_model(train_preset(load_dataset(drawings), tmp_path / "run")[0])
     images = load_dataset(drawings).split("val")
-    scores, _ = validate(
-        finished.model, images, finished.vocabulary, finished.search, features=None, precision="float32"
-    )
+    how = {"features": None, "precision": "float32", "telling": SILENT}
+    scores, _ = validate(finished.model, images, finished.vocabulary, finished.search, **how)
     assert finished.provenance["val"] == scores.summary()
     assert finished.provenance["val"] != read_header(tmp_path / "run" / "1-first.safetensors")["provenance"]["val"]
 
@@ -98,14 +99,13 @@ def test_a_stage_goes_on_from_an_earlier_one_and_has_teachers(drawings, tmp_path
     training = {"epochs": 1, "workers": 0, "min_count": 1, "learning_rate": 0.0, "encoder_learning_rate": 0.0}
     stages = (
         Stage("1-first", SMALL),
-        Stage("2-apart", {"TrainingOptions": {**training, "new_decoder": True}}),
-        Stage("3-taught", {"TrainingOptions": training}, start="1-first", teachers=("accurate", "2-apart")),
+        Stage("2-apart", {"training": {**training, "new_decoder": True}}),
+        Stage("3-taught", {"training": training}, start="1-first", teachers=("accurate", "2-apart")),
     )
     monkeypatch.setitem(PRESETS, "small", stages)
     small_run(drawings, tmp_path / "bundled")
     monkeypatch.setitem(BUNDLED_MODELS, "accurate", tmp_path / "bundled" / "best.safetensors")  # with its words
-    places = {"output": tmp_path / "run", "features": tmp_path / "features", "resume": False, "report": str}
-    train_preset(load_dataset(drawings), preset="small", given={}, **places)
+    train_preset(load_dataset(drawings), tmp_path / "run")
     first, apart, taught = (load_model(tmp_path / "run" / f"{stage.name}.safetensors") for stage in stages)
     weights = [file.model.decoder.combine.weight for file in (first, apart, taught)]
     assert torch.equal(weights[0], weights[2])  # nothing moved: it started from the first
@@ -118,13 +118,12 @@ def test_a_stage_of_two_runs_leaves_the_mean_of_their_weights(drawings, tmp_path
     once_more = {"epochs": 1, "workers": 0, "min_count": 1}
     stages = (
         Stage("1-first", SMALL),
-        Stage("2-twice", {"TrainingOptions": once_more}, runs=2),
-        Stage("3-last", {"TrainingOptions": {**once_more, "learning_rate": 0.0, "encoder_learning_rate": 0.0}}),
+        Stage("2-twice", {"training": once_more}, runs=2),
+        Stage("3-last", {"training": {**once_more, "learning_rate": 0.0, "encoder_learning_rate": 0.0}}),
     )
     monkeypatch.setitem(PRESETS, "small", stages)
-    data, output, said = load_dataset(drawings), tmp_path / "run", []
-    whole = {"preset": "small", "given": {}, "output": output, "features": tmp_path / "features"}
-    finished = train_preset(data, resume=False, report=said.append, **whole)
+    data, output = load_dataset(drawings), tmp_path / "run"
+    finished, _ = train_preset(data, output)
     one, other, both, last = (
         load_model(output / f"{name}.safetensors") for name in ("2-twice-run-1", "2-twice-run-2", "2-twice", "3-last")
     )
@@ -143,9 +142,8 @@ def test_a_stage_of_two_runs_leaves_the_mean_of_their_weights(drawings, tmp_path
     for name in ("2-twice-run-2", "2-twice", "3-last"):  # as if stopped between the runs
         (output / f"{name}.safetensors").unlink()
         shutil.rmtree(output / name, ignore_errors=True)
-    said.clear()
     before = finished.read_bytes()
-    train_preset(data, resume=True, report=said.append, **whole)
+    _, said = train_preset(data, output, resume=True)
     stage_lines = [line for line in said if line.startswith("Stage")]
     assert stage_lines == ["Stage 2 of 3, 2-twice-run-2:", "Stage 3 of 3, 3-last:"]
     assert finished.read_bytes() == before
@@ -154,30 +152,53 @@ def test_a_stage_of_two_runs_leaves_the_mean_of_their_weights(drawings, tmp_path
 def test_a_bundled_teacher_with_other_words_is_refused_at_once(drawings, tmp_path, monkeypatch):
     """Not when its stage comes, hours later."""
     monkeypatch.setitem(PRESETS, "small", (Stage("1-first", SMALL), Stage("2-taught", {}, teachers=("accurate",))))
-    places = {"output": tmp_path / "run", "resume": False}
     with pytest.raises(OptionError, match="taught by the bundled model accurate, whose vocabulary"):
-        check_preset(load_dataset(drawings), preset="small", given={}, **places)
+        StagesPlan.new(load_dataset(drawings), {}, preset="small", output=tmp_path / "run")
+
+
+def test_a_misspelt_group_in_a_late_stage_is_refused_at_once(drawings, tmp_path, monkeypatch):
+    """Not when its stage comes, and not in silence."""
+    monkeypatch.setitem(PRESETS, "small", (*STAGES, Stage("3-wrong", {"DecodrOptions": {"dropout": 0.1}})))
+    with pytest.raises(OptionError, match="'DecodrOptions' is no group of options"):
+        StagesPlan.new(load_dataset(drawings), {}, preset="small", output=tmp_path / "run")
 
 
 def test_a_preset_goes_on_inside_a_stage(drawings, tmp_path, monkeypatch):
     """A stage that has saved itself is resumed where it stood, not begun anew."""
     monkeypatch.setitem(PRESETS, "small", STAGES)
-    said = []
-    whole = {"preset": "small", "given": {}, "features": tmp_path / "features", "report": said.append}
-    train_preset(load_dataset(drawings), output=tmp_path / "run", resume=False, **whole)
-    (tmp_path / "run" / "2-second.safetensors").rename(tmp_path / "run" / "2-second" / "best.safetensors")
-    said.clear()
-    other = {**whole, "given": {"TrainingOptions": {"seed": 7}}}
+    data, output = load_dataset(drawings), tmp_path / "run"
+    train_preset(data, output)
+    (output / "2-second.safetensors").rename(output / "2-second" / "best.safetensors")
     with pytest.raises(OptionError, match="repeat that command"):
-        train_preset(load_dataset(drawings), output=tmp_path / "run", resume=True, **other)
-    train_preset(load_dataset(drawings), output=tmp_path / "run", resume=True, **whole)
+        train_preset(data, output, given={"training": {"seed": 7}}, resume=True)
+    with pytest.raises(OptionError, match="repeat that command"):
+        train_preset(data, output, checked=replace(data, images=data.images[1:]), resume=True)
+    _, said = train_preset(data, output, resume=True)
     assert any(line.startswith("Going on in") and "after 1 epochs" in line for line in said)
+
+
+def test_a_preset_of_earlier_versions_goes_on(drawings, tmp_path, monkeypatch):
+    """They called the groups of options by the names of their classes."""
+    monkeypatch.setitem(PRESETS, "small", STAGES[:1])
+    data, output, given = load_dataset(drawings), tmp_path / "run", {"training": {"seed": 7, "epochs": 1}}
+    train_preset(data, output, given=given)
+    record = output / "preset.json"
+    assert json.loads(record.read_text())["options"] == given
+    record.write_text(record.read_text().replace('"training"', '"TrainingOptions"'))
+    train_preset(data, output, given=given, resume=True)
+
+
+def test_a_preset_without_its_bad_pictures_goes_on(drawings, tmp_path, monkeypatch):
+    """What counts is the data set that was trained on: a plan for the unchecked one, as --skip-bad makes it, is none."""
+    monkeypatch.setitem(PRESETS, "small", STAGES[:1])
+    data, output = load_dataset(drawings), tmp_path / "run"
+    checked = replace(data, images=data.images[1:])
+    train_preset(data, output, checked=checked)
+    train_preset(data, output, checked=checked, resume=True)
 
 
 def test_what_a_preset_decides_is_refused_at_once(drawings, tmp_path):
     """Not after the stages that it would not have touched."""
-    for name, values in (("TrainingOptions", {"fine_tune": "all"}), ("SearchOptions", {"rerank": 0.5})):
+    for name, values in (("training", {"fine_tune": "all"}), ("search", {"rerank": 0.5})):
         with pytest.raises(OptionError, match="does not go with --preset"):
-            check_preset(
-                load_dataset(drawings), preset="flickr8k", given={name: values}, output=tmp_path / "x", resume=False
-            )
+            StagesPlan.new(load_dataset(drawings), {name: values}, preset="flickr8k", output=tmp_path / "x")

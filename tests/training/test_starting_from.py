@@ -1,4 +1,4 @@
-"""The promises of training in stages: another objective, another direction, from a trained model on."""
+"""The promises of training that goes on from a model: another objective or direction, a new decoder, teachers."""
 
 import json
 from dataclasses import replace
@@ -12,60 +12,20 @@ from captioner.checkpoint import load_model, save_model
 from captioner.datasets import load_dataset
 from captioner.decoder import stack_captions
 from captioner.errors import OptionError
-from captioner.text import END, START
+from captioner.text import END, PAD, START
 from captioner.training.batches import encode_captions, load_pixels
 from captioner.training.cross_entropy import caption_loss
-from captioner.training.loop import train
-from captioner.training.run import Run
+from captioner.training.plan import Plan
 from captioner.training.self_critical import NEVER, advantages, reward
-from captioner.training.setup import build_model, resolve_options
 from captioner.training.validation import validate
-from tests.small_training import SMALL, small_run
-
-
-def test_the_objective_has_a_recipe_of_its_own(small_file):
-    """Self-critical training takes smaller steps with less dropout, and a trained model to begin with."""
-    chosen = {"TrainingOptions": {"objective": "self-critical"}}
-    options = resolve_options(chosen, kind="table", start=small_file)
-    plain = resolve_options({}, kind="table", start=small_file)
-    assert options.training.learning_rate < plain.training.learning_rate
-    assert options.decoder.dropout < plain.decoder.dropout
-    chosen["DecoderOptions"] = {"dropout": 0.4}
-    assert resolve_options(chosen, kind="table", start=small_file).decoder.dropout == 0.4
-    with pytest.raises(OptionError, match="self-critical improves a trained model"):
-        resolve_options(chosen, kind="table", start=None)
-
-
-def test_a_second_direction_needs_a_first_and_leaves_the_encoder_alone(small_file):
-    """Both are said before anything is trained."""
-    chosen = {"TrainingOptions": {"direction": "right-to-left"}}
-    with pytest.raises(OptionError, match="--start-from"):
-        resolve_options(chosen, kind="table", start=None)
-    chosen["TrainingOptions"]["fine_tune"] = "all"
-    with pytest.raises(OptionError, match="--fine-tune"):
-        resolve_options(chosen, kind="table", start=small_file)
-
-
-def test_self_critical_needs_a_decoder_of_its_direction(small_file):
-    """A right-to-left decoder that was never trained draws nonsense."""
-    chosen = {"TrainingOptions": {"direction": "right-to-left", "objective": "self-critical"}}
-    with pytest.raises(OptionError, match="likelihood first"):
-        resolve_options(chosen, kind="table", start=small_file)
-
-
-def test_what_starts_from_a_model_leaves_the_kinds_recipe_alone(small_file):
-    """Drawn shapes train their encoder from nothing; not where it is trained already. Lengths are the model's."""
-    chosen = {"TrainingOptions": {"direction": "right-to-left"}}
-    options = resolve_options(chosen, kind="shapes", start=small_file)
-    assert options.training.fine_tune is None
-    assert options.search.max_length == small_file.search.max_length
+from tests.training.small import SMALL, small_run
 
 
 def test_self_critical_training_goes_on_from_a_model(drawings, tmp_path):
     """A run of its own, with the reward and the samples' length in its log; references are not imitated any more."""
     first, _ = small_run(drawings, tmp_path / "first")
     training = {"objective": "self-critical", "epochs": 2, "samples": 3, "precision": "float32", "workers": 0}
-    given = {"TrainingOptions": training, "SearchOptions": {"max_length": 12}}
+    given = {"training": training, "search": {"max_length": 12}}
     best, said = small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert all(line["reward"] >= 0 and 0 <= line["sampled_words"] <= 12 for line in lines)
@@ -79,13 +39,13 @@ def test_a_second_direction_is_added_and_the_first_kept(drawings, tmp_path):
     """--direction right-to-left trains a decoder on reversed captions; the other and the encoder stay, bit for bit."""
     first, _ = small_run(drawings, tmp_path / "first")
     training = {"direction": "right-to-left", "epochs": 1, "precision": "float32", "workers": 0}
-    best, _ = small_run(drawings, tmp_path / "run", given={"TrainingOptions": training}, start_from=str(first))
+    best, _ = small_run(drawings, tmp_path / "run", given={"training": training}, start_from=str(first))
     before, after = load_model(first).model.state_dict(), load_model(best).model
     assert after.reverse is not None
     assert all(torch.equal(tensor, after.state_dict()[name]) for name, tensor in before.items())
     assert not torch.equal(after.reverse.embedding.weight, after.decoder.embedding.weight)
     training = {**training, "objective": "self-critical"}
-    again, _ = small_run(drawings, tmp_path / "again", given={"TrainingOptions": training}, start_from=str(best))
+    again, _ = small_run(drawings, tmp_path / "again", given={"training": training}, start_from=str(best))
     final = load_model(again).model
     assert torch.equal(final.decoder.embedding.weight, after.decoder.embedding.weight)
     assert not torch.equal(final.reverse.embedding.weight, after.reverse.embedding.weight)
@@ -103,7 +63,7 @@ def test_a_second_direction_is_judged_by_what_both_choose(drawings, tmp_path, mo
 
     monkeypatch.setattr("captioner.training.run.validate", watch)
     training = {"direction": "right-to-left", "epochs": 1, "precision": "float32", "workers": 0}
-    given = {"TrainingOptions": training, "SearchOptions": chosen}
+    given = {"training": training, "search": chosen}
     small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
     assert shares == [asked]
 
@@ -112,10 +72,10 @@ def test_an_encoder_that_learns_leaves_the_second_direction_behind(drawings, tmp
     """It knew the features of another encoder; a frozen one keeps it."""
     training = {"epochs": 1, "precision": "float32", "workers": 0}
     first, _ = small_run(drawings, tmp_path / "first")
-    given = {"TrainingOptions": {**training, "direction": "right-to-left"}}
+    given = {"training": {**training, "direction": "right-to-left"}}
     both, _ = small_run(drawings, tmp_path / "both", given=given, start_from=str(first))
     for name, kept, more in (("frozen", True, {}), ("learning", False, {"fine_tune": "all"})):
-        given = {"TrainingOptions": {**training, **more}}
+        given = {"training": {**training, **more}}
         best, _ = small_run(drawings, tmp_path / name, given=given, start_from=str(both))
         assert (load_model(best).model.reverse is not None) == kept
 
@@ -135,48 +95,46 @@ def test_a_step_follows_the_advantages(drawings, tmp_path, monkeypatch):
         "captioner.training.objectives.reward", lambda *what: earned.append(reward(*what)) or earned[-1]
     )
     training = {"objective": "self-critical", "epochs": 1, "precision": "float32", "workers": 0, "temperature": 0.7}
-    small_run(drawings, tmp_path / "run", given={"TrainingOptions": training}, start_from=str(first))
+    small_run(drawings, tmp_path / "run", given={"training": training}, start_from=str(first))
     assert len(seen) == len(earned) > 0
     for how, rewards in zip(seen, earned, strict=True):
         assert torch.equal(how["weights"], advantages(rewards))
         assert (how["never"], how["temperature"], how.get("smoothing", 0.0)) == (NEVER, 0.7, 0.0)
 
 
-def test_the_second_direction_learns_reversed_captions(drawings, tmp_path):
+def test_the_second_direction_learns_reversed_captions(drawings, tmp_path, monkeypatch):
     """From the end to the start, in the references and in the samples; it begins with the other one's weights."""
     first, _ = small_run(drawings, tmp_path / "first")
     data, start = load_dataset(drawings), load_model(first)
-    given = {"TrainingOptions": {"direction": "right-to-left", "precision": "float32"}}
-    options = resolve_options(given, kind="table", start=start)
-    model = build_model(options, start.vocabulary, start)
+    taught = []
+
+    def watch(decoder, features, tokens, **how):
+        taught.append((decoder, {tuple(ids) for group in tokens.tolist() for ids in group}))
+        return caption_loss(decoder, features, tokens, **how)
+
+    monkeypatch.setattr("captioner.training.objectives.caption_loss", watch)
+    given = {"training": {"direction": "right-to-left", "precision": "float32", "epochs": 1, "batch_size": 100}}
+    plan = Plan.new(data, given, output=tmp_path / "run", start_from=str(first))
+    model = plan.model()
     assert all(map(torch.equal, model.reverse.parameters(), model.decoder.parameters()))
-    run = Run(
-        data,
-        options,
-        start.vocabulary,
-        model,
-        teachers={},
-        output=tmp_path,
-        features=tmp_path / "features",
-        origin={},
-        device=torch.device("cpu"),
-        report=str,
-    )
-    assert run.decoder is model.reverse
+    best, _ = small_run(data, tmp_path / "run", given=given, start_from=str(first))
     forward = encode_captions(data.split("train"), start.vocabulary, max_words=50)
-    for ours, theirs in zip(run.lessons.captions, forward, strict=True):
-        assert [[START, *ids[-2:0:-1], END] for ids in theirs] == ours
-    again = build_model(options, start.vocabulary, replace(start, model=run.model))
-    torch.nn.init.zeros_(run.model.reverse.combine.weight)
-    again = build_model(options, start.vocabulary, replace(start, model=run.model))
-    assert not again.reverse.combine.weight.any()
+    longest = max(len(ids) for group in forward for ids in group)
+    expected = {(START, *ids[-2:0:-1], END, *[PAD] * (longest - len(ids))) for group in forward for ids in group}
+    assert [tokens for _, tokens in taught] == [expected]
+
+    file = load_model(best)
+    torch.nn.init.zeros_(file.model.reverse.combine.weight)
+    save_model(tmp_path / "zero", file)
+    again = Plan.new(data, given, output=tmp_path / "again", start_from=str(tmp_path / "zero")).model()
+    assert not again.reverse.combine.weight.any()  # not from the other one, where there is one already
 
 
 def test_what_is_chosen_of_the_search_stays_and_the_rest_is_tried(drawings, tmp_path):
     """One field given fixes that one alone: a second direction is asked all the same where that does better."""
     first, _ = small_run(drawings, tmp_path / "first")
     training = {"direction": "right-to-left", "epochs": 1, "precision": "float32", "workers": 0}
-    given = {"TrainingOptions": training, "SearchOptions": {"max_length": 12, "length_penalty": 0.0}}
+    given = {"training": training, "search": {"max_length": 12, "length_penalty": 0.0}}
     best, said = small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
     tried = [line for line in said if line.startswith("  beam")]
     assert len(tried) == len(set(tried)) > 3
@@ -190,11 +148,10 @@ def test_pictures_that_no_word_is_said_of_are_passed_over(drawings, tmp_path):
     data = load_dataset(drawings)
     images = [replace(image, captions=("...",)) if number % 2 else image for number, image in enumerate(data.images)]
     data = replace(data, images=tuple(images))
-    one = {**SMALL, "TrainingOptions": {**SMALL["TrainingOptions"], "batch_size": 1, "epochs": 1}}
-    first = train(data, given=one, output=tmp_path / "first", features=tmp_path / "features", report=str)
-    given = {"TrainingOptions": {"objective": "self-critical", "epochs": 1, "batch_size": 1, "workers": 0}}
-    again = {"start_from": str(first), "features": tmp_path / "features", "report": str}
-    assert train(data, given=given, output=tmp_path / "again", **again)
+    one = {**SMALL, "training": {**SMALL["training"], "batch_size": 1, "epochs": 1}}
+    first, _ = small_run(data, tmp_path / "first", given=one)
+    given = {"training": {"objective": "self-critical", "epochs": 1, "batch_size": 1, "workers": 0}}
+    assert small_run(data, tmp_path / "again", given=given, start_from=str(first))[0]
 
 
 # --- teachers ----------------------------------------------------------------------------------------------------------
@@ -210,11 +167,10 @@ def test_a_new_decoder_keeps_the_encoder_alone(drawings, tmp_path):
         replace(image, captions=tuple(f"{caption} indeed" for caption in image.captions)) for image in data.images
     ]
     given = {
-        "TrainingOptions": {**PLAIN, "new_decoder": True},
-        "DecoderOptions": {"cell": "gru", "hidden_size": 24, "embedding_size": 24},
+        "training": {**PLAIN, "new_decoder": True},
+        "decoder": {"cell": "gru", "hidden_size": 24, "embedding_size": 24},
     }
-    places = {"output": tmp_path / "run", "features": tmp_path / "features", "report": str}
-    best = train(replace(data, images=tuple(images)), given=given, start_from=str(first), **places)
+    best, _ = small_run(replace(data, images=tuple(images)), tmp_path / "run", given=given, start_from=str(first))
     before, after = load_model(first), load_model(best)
     assert after.model.options.decoder.cell == "gru"
     assert "indeed" in after.vocabulary.words
@@ -226,7 +182,7 @@ def test_a_new_decoder_keeps_the_encoder_alone(drawings, tmp_path):
 def test_varied_pictures_do_not_need_an_encoder_that_learns(drawings, tmp_path):
     """The encoder stays as it is, and what it sees changes from epoch to epoch: nothing is kept of it."""
     first, _ = small_run(drawings, tmp_path / "first")
-    given = {"TrainingOptions": {**PLAIN, "augment": True}}
+    given = {"training": {**PLAIN, "augment": True}}
     best, _ = small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
     assert not (tmp_path / "features").exists()
     before, after = (load_model(path).model for path in (first, best))
@@ -235,24 +191,14 @@ def test_varied_pictures_do_not_need_an_encoder_that_learns(drawings, tmp_path):
     assert not torch.equal(before.decoder.output.weight, after.decoder.output.weight)
 
 
-def test_a_new_decoder_needs_an_encoder_and_learns_to_write_first(small_file):
-    """There is nothing to improve yet, and nothing to add a second direction to."""
-    chosen = {"TrainingOptions": {"new_decoder": True}}
-    with pytest.raises(OptionError, match="--start-from"):
-        resolve_options(chosen, kind="table", start=None)
-    for name, value in (("objective", "self-critical"), ("direction", "right-to-left")):
-        with pytest.raises(OptionError, match="leave --objective and --direction out"):
-            resolve_options({"TrainingOptions": {"new_decoder": True, name: value}}, kind="table", start=small_file)
-
-
 @pytest.fixture(scope="module")
 def family(drawings, tmp_path_factory):
     """Two models with one encoder and decoders of their own."""
     folder = tmp_path_factory.mktemp("family")
     first, _ = small_run(drawings, folder / "first")
     given = {
-        "TrainingOptions": {**PLAIN, "new_decoder": True, "seed": 5},
-        "DecoderOptions": {"hidden_size": 24, "heads": 8},
+        "training": {**PLAIN, "new_decoder": True, "seed": 5},
+        "decoder": {"hidden_size": 24, "heads": 8},
     }
     second, _ = small_run(drawings, folder / "second", given=given, start_from=str(first))
     return str(first), str(second)
@@ -261,8 +207,8 @@ def family(drawings, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stranger(drawings, tmp_path_factory):
     """A model of the same words that sees larger pictures through an encoder of its own."""
-    given = {**SMALL, "ImageOptions": {"size": 96}, "EncoderOptions": {"name": "mobilenet_v2"}}
-    given["TrainingOptions"] = {**SMALL["TrainingOptions"], "seed": 5}
+    given = {**SMALL, "image": {"size": 96}, "encoder": {"name": "mobilenet_v2"}}
+    given["training"] = {**SMALL["training"], "seed": 5}
     return str(small_run(drawings, tmp_path_factory.mktemp("stranger") / "run", given=given)[0])
 
 
@@ -276,7 +222,7 @@ def test_a_student_comes_closer_to_its_teachers(drawings, tmp_path, family, stra
     first, second = family
     teacher = {"relative": second, "stranger": stranger}[kind]
     training = {**PLAIN, **eyes, "epochs": 3, "learning_rate": 3e-3, "teacher_share": 1.0, "patience": 9}
-    given = {"TrainingOptions": training}
+    given = {"training": training}
     best, _ = small_run(drawings, tmp_path / "run", given=given, start_from=first, teachers=[teacher])
     images = load_dataset(drawings).split("train")[:8]
     ids = encode_captions(images, load_model(best).vocabulary, max_words=50)
@@ -301,7 +247,7 @@ def test_teachers_must_fit_the_learner(drawings, tmp_path, family, small_file):
     """Other words; nothing to teach; or nobody to be taught."""
     first, second = family
     save_model(tmp_path / "other.safetensors", small_file)
-    given = {"TrainingOptions": PLAIN}
+    given = {"training": PLAIN}
     with pytest.raises(OptionError, match="another vocabulary"):
         small_run(
             drawings, tmp_path / "a", given=given, start_from=first, teachers=[str(tmp_path / "other.safetensors")]
@@ -313,7 +259,7 @@ def test_teachers_must_fit_the_learner(drawings, tmp_path, family, small_file):
         ("direction", "right-to-left"),
         ("new_decoder", True),
     ):
-        refused = {"TrainingOptions": {**PLAIN, name: value}}
+        refused = {"training": {**PLAIN, name: value}}
         with pytest.raises(OptionError, match="--teachers"):
             small_run(drawings, tmp_path / "d", given=refused, start_from=first, teachers=[second])
 
@@ -321,7 +267,7 @@ def test_teachers_must_fit_the_learner(drawings, tmp_path, family, small_file):
 def test_a_taught_run_goes_on_with_its_teachers(drawings, tmp_path, family):
     """They are named in the resume file; others are refused."""
     first, second = family
-    given = {"TrainingOptions": PLAIN}
+    given = {"training": PLAIN}
     small_run(drawings, tmp_path / "run", given=given, start_from=first, teachers=[second])
     with pytest.raises(OptionError, match=r"--teachers are .* now"):
         small_run(drawings, tmp_path / "run", given=given, resume=True, teachers=[first])

@@ -1,0 +1,93 @@
+"""Train a captioner.
+
+    python train.py shapes                        drawn pictures, no download, some minutes on a laptop
+    python train.py data/flickr8k                 Flickr8k, Flickr30k, COCO or a Karpathy split: recognised
+    python train.py my_photos                     a folder of pictures with captions.csv or captions.jsonl
+    python train.py my_photos --start-from fast --fine-tune all        go on from the model that ships
+    python train.py data/flickr8k --output runs/a --resume             go on after a stop
+    python train.py data/flickr8k --preset flickr8k                    a recipe of several runs, one after the other
+
+A run lives in its --output folder: best.safetensors, last.safetensors, log.jsonl and resume.pt. A preset is several
+runs, each in a folder below.
+"""
+
+import argparse
+from pathlib import Path
+
+from captioner.errors import OptionError
+from captioner.options import DEVICES_HELP, GROUPS, PRESETS, add_arguments, given
+from captioner.telling import OUT
+
+SHOWN = ("training", "encoder", "decoder", "image", "search")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument(
+        "data", metavar="DATA", help="'shapes', or the folder or file of a data set (see data/README.md)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where the run lives (default: runs/ and the data's name)"
+    )
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="a recipe of several stages; other options given go over those of each stage"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out what the data check finds, and train on the rest"
+    )
+    parser.add_argument(
+        "--start-from", metavar="MODEL", help="a model to go on from: a bundled one by its name, or a model file"
+    )
+    parser.add_argument(
+        "--teachers",
+        nargs="+",
+        metavar="MODEL",
+        default=(),
+        help="models whose ensemble teaches the one that training starts from; they have its vocabulary",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        default=Path("runs/features"),
+        metavar="FOLDER",
+        help="where a frozen encoder's features are kept (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help=DEVICES_HELP)
+    for name in SHOWN:
+        add_arguments(parser, GROUPS[name])
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Reads and checks the data, trains, and says how to try the model."""
+    for name, value in (("--start-from", chosen.start_from), ("--teachers", chosen.teachers)):
+        if chosen.preset and value:
+            raise OptionError(f"{name} does not go with --preset, whose stages decide it: leave it out.")
+    from captioner.datasets import check_dataset, load_dataset
+    from captioner.training.plan import Plan
+    from captioner.training.run import run as run_plan
+    from captioner.training.stages import StagesPlan, run_stages
+
+    data = load_dataset(chosen.data)
+    OUT.say(data.describe())
+    output = chosen.output or Path("runs") / (Path(chosen.data).resolve().name if chosen.data != "shapes" else "shapes")
+    choices = {name: given(options, chosen) for name, options in GROUPS.items()}
+    where = {"output": output, "device": chosen.device}
+    plan: Plan | StagesPlan
+    if chosen.preset and chosen.resume:
+        plan = StagesPlan.resumed(choices, preset=chosen.preset, **where)
+    elif chosen.preset:
+        plan = StagesPlan.new(data, choices, preset=chosen.preset, **where)
+    elif chosen.resume:
+        plan = Plan.resumed(data, choices, teachers=chosen.teachers, **where)
+    else:
+        plan = Plan.new(data, choices, start_from=chosen.start_from, teachers=chosen.teachers, **where)
+    data = check_dataset(data, skip_bad=chosen.skip_bad)
+    if isinstance(plan, StagesPlan):
+        best = run_stages(plan, data, features=chosen.features)
+    else:
+        best = run_plan(plan, data, features=chosen.features)
+    if best is None:
+        return 130
+    OUT.say(f"Try it:\n  python app.py --model {best}\n  python -m captioner caption PHOTO --model {best}")
+    return 0
