@@ -102,7 +102,7 @@ class Run:
             self.objective = Likelihood(self.captions, training, taught_by)
         # Features are kept where every epoch would compute the same ones.
         self.cached = training.fine_tune is None and not training.augment
-        encoder = list(self.model.encoder.trainable(training.fine_tune))
+        encoder = self.model.encoder.trainable(training.fine_tune)
         decoder = list(self.decoder.parameters())
         self.optimizer = torch.optim.AdamW(
             [
