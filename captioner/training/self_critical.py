@@ -15,6 +15,7 @@ from torch import Tensor
 from captioner.datasets.dataset import CaptionedImage
 from captioner.decoder import Decoder
 from captioner.metrics.cider import cider, document_frequencies
+from captioner.network import begin
 from captioner.search import sample
 from captioner.text import END, PAD, START, Vocabulary, tokenise
 
@@ -82,13 +83,8 @@ class Sampler:
         training = decoder.training
         decoder.eval()
         with torch.no_grad():
-            memory = decoder.read(features)
             drawn = sample(
-                lambda tokens, state: decoder.step(tokens, state, memory),
-                decoder.start(memory),
-                start=START,
-                end=END,
-                never=NEVER,
+                begin(decoder, features, never=NEVER),
                 samples=self.samples,
                 max_length=self.max_length,
                 temperature=self.temperature,
