@@ -14,13 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.datasets.dataset import CaptionedImage
-from captioner.device import autocast
 from captioner.errors import OptionError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel
 from captioner.options import to_dict
 from captioner.telling import Bar, Telling
-from captioner.training.batches import load_pixels
 
 BATCH = 64
 """Pictures that are encoded together."""
@@ -80,19 +78,13 @@ def _key(model: CaptionModel, images: Sequence[CaptionedImage], precision: str) 
     return digest.hexdigest()[:32]
 
 
-@torch.inference_mode()
 def encoded(
     model: CaptionModel, images: Sequence[CaptionedImage], *, precision: str, workers: int = 0
 ) -> Iterator[Tensor]:
     """The features (B, R, C) of the images, float32, some at a time and in their order; the model is in eval mode."""
     model.eval()
-    device = next(model.parameters()).device
-    order = range(len(images))
-    batches = [order[first : first + BATCH] for first in range(0, len(images), BATCH)]
-    for pixels in load_pixels(images, model.options.image, batches, workers=workers):
-        with autocast(precision, device):
-            features = model.encode(pixels.to(device))
-        yield features.float()
+    sources = [image.source for image in images]
+    return model.vision.encode_all(sources, batch=BATCH, precision=precision, workers=workers)
 
 
 def _write(path: Path, features: Iterable[Tensor], bar: Bar) -> None:

@@ -204,7 +204,7 @@ def _check_encoder(options: Options, start: ModelFile | None) -> None:
     else:
         with torch.random.fork_rng(devices=[]):
             encoder = Encoder(options.encoder, image_size=options.image.size)
-    list(encoder.trainable(options.training.fine_tune))
+    encoder.trainable(options.training.fine_tune)
 
 
 def build_vocabulary(data: Dataset, *, min_count: int) -> Vocabulary:

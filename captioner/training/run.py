@@ -90,7 +90,7 @@ class _Run:
         self.decoder = self.model.decoder
         if self.training.direction == "right-to-left" and self.model.reverse is not None:
             self.decoder = self.model.reverse
-        list(self.model.encoder.trainable(self.training.fine_tune))
+        self.model.encoder.trainable(self.training.fine_tune)
         self.val_images = plan.data.split("val")
         self.cache: dict[str, Any] = {"folder": features, "precision": self.training.precision}
         self.cache |= {"workers": self.training.workers, "telling": telling}
