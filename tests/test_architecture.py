@@ -12,7 +12,7 @@ FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"images", "text", "device", "formats"},
     {"encoder", "decoder", "search"},
     {"model"},
-    {"checkpoint", "datasets", "metrics", "archives"},
+    {"checkpoint", "datasets", "metrics", "archives", "download"},
     {"generation"},
     {"evaluation"},
     {"predictor", "training", "report"},
@@ -35,8 +35,9 @@ ONLY_IN = {
     "nltk": "metrics",
     "torchvision": "encoder",
     "av": "video",
+    "httpx": "download",
 }
-TORCHLESS = {"errors", "options", "captions", "text", "formats", "cli", "__main__", "app", "train"}
+TORCHLESS = {"errors", "options", "captions", "files", "text", "formats", "download", "cli", "__main__", "app", "train"}
 
 
 def sources():

@@ -1,4 +1,4 @@
-"""The command line: caption photos and clips, evaluate captions, look into a model file, export one for shipping.
+"""The command line: caption photos and clips, evaluate captions, look into a model file, export one, fetch data sets.
 
 Standard output carries data only; progress and complaints go to standard error. Exit status: 0 all good, 1 some
 pictures or clips failed, 2 wrong use. torch is imported by the command that needs it, so that `--help` answers at once.
@@ -9,7 +9,7 @@ import io
 import os
 import sys
 
-from captioner.cli import caption, evaluate, model_files, video
+from captioner.cli import caption, download, evaluate, model_files, video
 from captioner.errors import CaptionerError
 
 
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m captioner", description="Captions photos and clips.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (caption, video, evaluate, model_files):
+    for command in (caption, video, evaluate, model_files, download):
         command.add(commands)
     chosen = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the output cannot show must not cost the rest
