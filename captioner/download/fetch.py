@@ -72,7 +72,7 @@ async def fetch(
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise DataError(f"{address} cannot be fetched: {_plain(error)}.") from error
         # A server that always starts over makes no progress, however many bytes it sends.
-        failures = 1 if length(part) > furthest else failures + 1
+        failures = 0 if length(part) > furthest else failures + 1
         furthest = max(furthest, length(part))
         if failures >= patience.attempts:
             raise DataError(
@@ -80,7 +80,7 @@ async def fetch(
                 "and run the same command again, which continues."
             )
         if wait is None:
-            wait = patience.pause * 2 ** (failures - 1)
+            wait = patience.pause * 2 ** max(0, failures - 1)
         if wait > patience.longest:
             raise DataError(
                 f"{address} could not be fetched ({reason}; the server asks to wait for {wait / 60:,.0f} minutes): run "
@@ -94,14 +94,14 @@ def length(file: Path) -> int:
     """The bytes of a file, 0 where there is none."""
     try:
         return file.stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 
 def is_whole(part: Path, archive: Archive) -> bool:
     """Whether all bytes came, as far as the archive or its server say how many there are."""
     size = archive.size if archive.size is not None else _read_state(part, archive.address).get("size")
-    return size is not None and length(part) == size
+    return size is not None and 0 < size == length(part)
 
 
 def forget(part: Path) -> None:

@@ -3,7 +3,7 @@
 Nothing here came from a live request. Where sizes and checksums come from:
 
 COCO publishes none. SHA-256: torchvision's prototype datasets (pytorch/vision, `prototype/datasets/_builtin/coco.py`).
-The sizes, and the same checksums, are noted by many who have the archives. COCO's host has no certificate of its own, so
+The sizes, and the same checksums, are noted by many who have the archives. COCO's host has no certificate of its own:
 the addresses are plain HTTP, and the checksum is what makes them safe.
 
 Karpathy publishes none. Size and SHA-256: the same in several public repositories that fetch this address.

@@ -78,6 +78,8 @@ def unpack(
                 )
             check_space(folder, sum(entry.file_size for entry in missing.values()), archive.name)
             advance(sum(entry.file_size for target, entry in entries.items() if target not in missing))
+            for parent in {(folder / target).parent for target in missing}:
+                parent.mkdir(parents=True, exist_ok=True)
             for target, entry in missing.items():
                 _unless(stop)
                 _write(opened, entry, folder / target)
@@ -141,14 +143,14 @@ def _is_taken(target: Path) -> bool:
 
 
 def _write(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     try:
         with opened.open(entry) as source, part.open("wb") as file:
             shutil.copyfileobj(source, file, _CHUNK)  # reads no more than declared, and checks the CRC at the end
         part.replace(target)
-    finally:
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
 
 
 def _unless(stop: Event) -> None:
