@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         default=Path("runs/features"),
         metavar="FOLDER",
-        help="where a frozen encoder's features are kept (default: %(default)s)",
+        help="where a frozen encoder's features, and what the data check found whole, are kept (default: %(default)s)",
     )
     parser.add_argument("--device", default="auto", help=DEVICES_HELP)
     for options in OPTIONS:
@@ -104,7 +104,7 @@ def run(chosen: argparse.Namespace) -> int:
         choices |= {"start_from": chosen.start_from, "teachers": chosen.teachers or ()}
     check, go = (check_preset, train_preset) if chosen.preset else (check_choices, train)
     check(data, **choices)
-    data = check_dataset(data, skip_bad=chosen.skip_bad)
+    data = check_dataset(data, skip_bad=chosen.skip_bad, verdicts=chosen.features)
     best = go(data, **choices, features=chosen.features, device=chosen.device)
     if best is None:
         return 130

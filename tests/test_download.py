@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import io
-import os
 import random
 import re
 import signal
@@ -563,7 +562,7 @@ def test_ctrl_c_stops_at_once_and_leaves_what_came(site, tmp_path, unpacking):
         wait_for(sign.exists)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == -signal.SIGINT
-    assert not [path for path in tmp_path.rglob(".*.part")]  # no half file among the whole ones
+    assert not list(tmp_path.rglob(".*.part"))  # no half file among the whole ones
     site.pace = 0
     assert bring(archive, to=tmp_path) == []
     assert tree(tmp_path) == expected(body)
