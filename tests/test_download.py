@@ -218,8 +218,8 @@ def test_what_is_meant_lands_in_its_place_and_is_not_asked_for_again(site, tmp_p
     assert said[-1].startswith("Everything is there.")
     assert bring(archive, to=tmp_path / "data") == []
     assert site.asked == [("/a.zip", None)]
-    left = [path.name for path in (tmp_path / "data" / ".download").iterdir()]
-    assert left == ["a.zip.files.json"]  # the archive itself is gone
+    left = {path.name for path in (tmp_path / "data" / ".download").iterdir()}
+    assert left == {"a.zip.files.json", "lock"}  # the archive itself is gone
 
 
 def test_what_was_deleted_since_comes_again(site, tmp_path):
@@ -535,6 +535,20 @@ def test_a_killed_download_continues_where_it_was(site, tmp_path):
     assert tree(tmp_path) == expected(body)
 
 
+def test_two_downloads_into_one_folder_do_not_meet(site, tmp_path):
+    """They would write to the same file: the second is refused, and the first goes its way."""
+    body = zipped({"1.jpg": 400_000})
+    archive = site.put("a.zip", body)
+    site.pace = 0.01
+    with start([archive], tmp_path) as process:
+        wait_for(lambda: (tmp_path / ".download" / "a.zip.part").exists())
+        with pytest.raises(CaptionerError, match=r"Another download into .* is running"):
+            bring(archive, to=tmp_path)
+        site.pace = 0
+        assert process.wait(20) == 0
+    assert tree(tmp_path) == expected(body)
+
+
 def test_killed_while_unpacking_it_unpacks_the_rest(site, tmp_path):
     """Whatever lies in its place at that moment is whole; nothing is fetched again."""
     body = zipped(dict.fromkeys((f"{number}.jpg" for number in range(800)), 500))
@@ -583,7 +597,14 @@ def test_the_command_says_how_it_went_by_its_exit_code(site, tmp_path, capsys):
     here = site.put("a.zip", zipped({"1.jpg": 10}))
     sources = {"set": Source(TERMS, (here,), "Use {folder}/set.")}
     assert run(sources, "set", "--to", str(tmp_path)) == 0
-    assert capsys.readouterr() == ("", f"{TERMS}\na.zip came; it is checked and unpacked.\nEverything is there. Use {tmp_path}/set.\n")  # fmt: skip
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        TERMS,
+        f"1 archive to fetch and to unpack below {tmp_path}, which takes about 0.0 GB of disk on the way.",
+        "a.zip came; it is checked and unpacked.",
+        f"Everything is there. Use {tmp_path}/set.",
+    ]
     sources = {"set": Source(TERMS, (here, replace(here, address=f"{site.address}/gone.zip")))}
     assert run(sources, "set", "--to", str(tmp_path)) == 1
     out, err = capsys.readouterr()

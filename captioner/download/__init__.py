@@ -9,7 +9,8 @@ continues, and one more finds that everything is there.
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, NoReturn
@@ -57,10 +58,34 @@ def download(
         raise OptionError(
             f"--to {folder} cannot be written to ({error.strerror}): give a folder that you may change."
         ) from error
-    problems = asyncio.run(_bring(wanted, folder, work, patience or Patience(), report)) if wanted else []
+    problems = []
+    if wanted:
+        report(
+            f"{len(wanted)} archive{'s' * (len(wanted) > 1)} to fetch and to unpack below {folder}, which takes about "
+            f"{needed / 1e9:,.1f} GB of disk on the way."
+        )
+        with _alone(work):
+            problems = asyncio.run(_bring(wanted, folder, work, patience or Patience(), report))
     if not problems:
         report("Everything is there. " + source.afterwards.format(folder=folder))
     return problems
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Keeps a second download, which would write to the same files, out of the folder until this process ends."""
+    with (work / "lock").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OptionError(
+                f"Another download into {work.parent} is running: wait until it ends, or stop it."
+            ) from None
+        except (ImportError, OSError):  # Windows; file systems without locks
+            pass
+        yield
 
 
 async def _bring(
