@@ -349,6 +349,16 @@ def test_the_server_says_how_long_to_wait(site, tmp_path):
     assert "120 minutes" in problem
 
 
+def test_a_redirect_is_followed_anew_each_time(site, tmp_path):
+    """GitHub sends each request on to an address that holds for minutes only; the range goes along."""
+    body = zipped({"1.jpg": 30_000})
+    real = site.put("real.zip", body, script=[drop(20_000)])
+    site.put("a.zip", body, script=[status(302, Location="/real.zip")] * 2)
+    assert bring(replace(real, address=f"{site.address}/a.zip"), to=tmp_path) == []
+    assert tree(tmp_path) == expected(body)
+    assert site.asked == [(path, part) for part in (None, "bytes=20000-") for path in ("/a.zip", "/real.zip")]
+
+
 def test_one_that_is_not_there_costs_the_others_nothing(site, tmp_path):
     """404 is final: one request, one sentence with the address; the other archive comes."""
     body = zipped({"1.jpg": 30_000})
