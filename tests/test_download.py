@@ -477,11 +477,11 @@ def test_other_files_are_never_overwritten(site, tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "1.jpg").write_bytes(contents(body)["1.jpg"])
     (tmp_path / "set" / "3.jpg").touch()
-    (tmp_path / "set" / "2.jpg").write_bytes(b"mine")
+    (tmp_path / "set" / "2.jpg").write_bytes(b"mine" * 750)  # as large as the right one
     (tmp_path / "set" / "mine.txt").write_bytes(b"mine too")
     (problem,) = bring(archive, to=tmp_path)
     assert "(set/2.jpg)" in problem
-    assert (tmp_path / "set" / "2.jpg").read_bytes() == b"mine"
+    assert (tmp_path / "set" / "2.jpg").read_bytes() == b"mine" * 750
     (tmp_path / "set" / "2.jpg").unlink()
     assert bring(archive, to=tmp_path) == []
     assert tree(tmp_path) == expected(body) | {"set/mine.txt": b"mine too"}
