@@ -15,7 +15,7 @@ FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"encoder", "decoder", "search"},
     {"vision"},
     {"model"},
-    {"network", "checkpoint", "datasets", "metrics", "archives"},
+    {"network", "checkpoint", "datasets", "metrics", "archives", "download"},
     {"generation"},
     {"evaluation"},
     {"captioner", "training", "report"},
@@ -41,8 +41,13 @@ ONLY_IN = {
     "nltk": "metrics",
     "torchvision": "encoder",
     "av": "video",
+    "httpx": "download",
 }
-TORCHLESS = {"errors", "options", "captions", "card", "telling", "text", "formats", "cli", "__main__", "app", "train"}
+TORCHLESS = {"errors", "options", "captions", "card", "files", "telling", "text", "formats", "download", "cli"} | {
+    "__main__",
+    "app",
+    "train",
+}
 
 
 def sources():

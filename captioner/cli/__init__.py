@@ -1,4 +1,4 @@
-"""The command line: caption photos and clips, evaluate captions, train, serve, look into a model file or export one.
+"""The command line: caption photos and clips, evaluate, train, serve, look into and export model files, fetch data.
 
 Standard output carries data only; progress and complaints go to standard error. Exit status: 0 all good, 1 some
 pictures or clips failed, 2 wrong use. torch is imported by the command that needs it, so that `--help` answers at once.
@@ -10,7 +10,7 @@ import os
 import sys
 from types import ModuleType
 
-from captioner.cli import caption, evaluate, model_files, serve, train, video
+from captioner.cli import caption, download, evaluate, model_files, serve, train, video
 from captioner.errors import CaptionerError
 
 _RAW = argparse.RawDescriptionHelpFormatter
@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         described = commands.add_parser(name, help=what, description=door.__doc__, formatter_class=_RAW)
         door.add_options(described)
         described.set_defaults(run=door.run)
-    model_files.add(commands)
+    for command in (model_files, download):
+        command.add(commands)
     return _answer(parser, arguments)
 
 

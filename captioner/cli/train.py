@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("runs/features"),
         metavar="FOLDER",
-        help="where a frozen encoder's features are kept (default: %(default)s)",
+        help="where a frozen encoder's features, and what the data check found whole, are kept (default: %(default)s)",
     )
     parser.add_argument("--device", default="auto", help=DEVICES_HELP)
     for name in SHOWN:
@@ -82,7 +82,7 @@ def run(chosen: argparse.Namespace) -> int:
         plan = Plan.resumed(data, choices, teachers=chosen.teachers, **where)
     else:
         plan = Plan.new(data, choices, start_from=chosen.start_from, teachers=chosen.teachers, **where)
-    data = check_dataset(data, skip_bad=chosen.skip_bad)
+    data = check_dataset(data, skip_bad=chosen.skip_bad, verdicts=chosen.features)
     if isinstance(plan, StagesPlan):
         best = run_stages(plan, data, features=chosen.features)
     else:
