@@ -11,6 +11,11 @@ from pathlib import Path
 from captioner.errors import CaptionerError
 
 
+def name_of(path: str | os.PathLike[str]) -> str:
+    """A file's name as text, in any locale: its bytes are UTF-8; those that are not are kept as lone surrogates."""
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
 def printable(path: str | os.PathLike[str]) -> str:
     """A file's name for a message of one line: control characters and undecodable bytes are escaped."""
     text = os.fsdecode(path)

@@ -37,7 +37,7 @@ ONLY_IN = {
     "torchvision": "encoder",
     "av": "video",
 }
-TORCHLESS = {"errors", "options", "captions", "text", "formats", "cli", "__main__", "app", "train"}
+TORCHLESS = {"errors", "files", "options", "captions", "text", "formats", "cli", "__main__", "app", "train"}
 
 
 def sources():

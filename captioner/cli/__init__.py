@@ -5,12 +5,9 @@ pictures or clips failed, 2 wrong use. torch is imported by the command that nee
 """
 
 import argparse
-import io
-import os
-import sys
 
 from captioner.cli import caption, evaluate, model_files, video
-from captioner.errors import CaptionerError
+from captioner.cli.streams import guarded
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,17 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (caption, video, evaluate, model_files):
         command.add(commands)
-    chosen = parser.parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the output cannot show must not cost the rest
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
+
+    def run() -> int:
+        chosen = parser.parse_args(arguments)
         return int(chosen.run(chosen))
-    except CaptionerError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has seen enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+    return guarded(run)

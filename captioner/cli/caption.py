@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from captioner.cli.parser import Commands, add_model
 from captioner.errors import ImageError
+from captioner.files import name_of
 from captioner.formats import CaptionedFile, coco_results, csv_lines
 from captioner.options import SearchOptions, add_arguments, given
 
@@ -78,13 +79,13 @@ def run(chosen: argparse.Namespace) -> int:
 def _captions(
     captioner: "Captioner", photos: list[str], search: SearchOptions, failed: list[str], bar: "tqdm[NoReturn]"
 ) -> "Iterator[tuple[str, Caption]]":
-    """The captions of the photos that can be read; the others are named on standard error and in `failed`."""
+    """The names and captions of the photos that can be read; the others are named on standard error and in `failed`."""
     for path, caption in zip(photos, captioner.stream(photos, search=search), strict=True):
         if isinstance(caption, ImageError):
             print(caption, file=sys.stderr)
             failed.append(path)
         else:
-            yield path, caption
+            yield name_of(path), caption
         bar.update()
 
 
