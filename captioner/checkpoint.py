@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from captioner.errors import CaptionerError, ModelFileError
+from captioner.errors import ModelFileError
 from captioner.files import write_atomically
+from captioner.header import check_header, parse_header
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import MODELS, DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict, to_dict
+from captioner.tensors import SCALE, load_network, tied
 from captioner.text import TOKENISERS, Vocabulary
 
 FORMAT = 2
@@ -35,7 +37,6 @@ BUNDLED_MODELS = {name: Path(__file__).parent / "pretrained" / f"{name}.safetens
 BUNDLED = BUNDLED_MODELS[MODELS[0]]
 
 _HEADER = "captioner"
-_SCALE = ":scale"  # behind the name of a tensor of integers: the name of its rows' scales
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
         "provenance": file.provenance,
     }
     tensors = file.model.state_dict()
-    for output in _tied(file.model.options):
+    for output in tied(file.model.options):
         del tensors[output]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if small:
@@ -94,29 +95,13 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
     write_atomically(path, lambda part: save_file(tensors, part, metadata=metadata))
 
 
-def _tied(options: ModelOptions) -> dict[str, str]:
-    """The output layers that are the same tensor as an embedding, which alone is stored: its name by theirs."""
-    if not options.decoder.tied:
-        return {}
-    decoders = ("decoder", "reverse") if options.reverse else ("decoder",)
-    return {f"{decoder}.output.weight": f"{decoder}.embedding.weight" for decoder in decoders}
-
-
 def _rounded(name: str, tensor: Tensor) -> dict[str, Tensor]:
     """A tensor as a small file holds it: a matrix as integers and scales, anything else as it is."""
     if tensor.ndim < 2:
         return {name: tensor}
     rows = tensor.flatten(1)
     scale = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-    return {name: (rows / scale[:, None]).round().to(torch.int8).view_as(tensor), name + _SCALE: scale}
-
-
-def _restored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, small or not, as the network wants them."""
-    scales = {name: tensors.pop(name + _SCALE) for name in list(tensors) if name + _SCALE in tensors}
-    for name, scale in scales.items():
-        tensors[name] = tensors[name].float() * scale.view(-1, *[1] * (tensors[name].ndim - 1))
-    return tensors
+    return {name: (rows / scale[:, None]).round().to(torch.int8).view_as(tensor), name + SCALE: scale}
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -128,13 +113,19 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"There is no model file {path}: check the path.")
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-        version = header["format"]
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            text = (file.metadata() or {})[_HEADER]
+    except (SafetensorError, OSError, KeyError) as error:
         raise ModelFileError(f"{path} is not a captioner model file: choose one that train.py wrote.") from error
-    if version > FORMAT:
-        raise ModelFileError(f"{path} has format {version}, this captioner reads up to {FORMAT}: update captioner.")
-    return header
+    try:
+        header = parse_header(text)
+        if header["format"] <= FORMAT:
+            check_header(header)
+            return header
+    except ValueError as error:
+        raise ModelFileError(f"{path} is not a captioner model file ({error}): train or copy it anew.") from error
+    raise ModelFileError(
+        f"{path} has format {header['format']}, this captioner reads up to {FORMAT}: update captioner."
+    )
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> ModelFile:
@@ -158,13 +149,11 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> ModelFile:
             reverse=header.get("reverse", False),
         )
         search = from_dict(SearchOptions, header["search"])
-        model = CaptionModel(options)
-        tensors = _restored(load_file(path))
-        for output, embedding in _tied(options).items():
-            tensors[output] = tensors[embedding]
-        model.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, CaptionerError) as error:
-        raise ModelFileError(f"{path} cannot be loaded: {str(error).splitlines()[0]} Train or copy it anew.") from error
+        model = load_network(path, options)
+    except Exception as error:  # whatever a stranger's header and tensors lead to
+        said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        said = said if len(said) <= 300 else f"{said[:300]}..."
+        raise ModelFileError(f"{path} cannot be loaded: {said}. Train or copy it anew.") from error
     model.encoder.trusts_statistics = True
     return ModelFile(model.to(device).eval(), vocabulary, search, header.get("provenance", {}), header["tokeniser"])
 

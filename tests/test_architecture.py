@@ -9,9 +9,10 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"errors", "options", "files", "captions"},
-    {"pictures", "text", "device", "formats"},
+    {"pictures", "text", "device", "formats", "header"},
     {"encoder", "decoder", "search"},
     {"model"},
+    {"tensors"},
     {"checkpoint", "datasets", "metrics", "archives"},
     {"generation"},
     {"evaluation"},
@@ -37,7 +38,7 @@ ONLY_IN = {
     "torchvision": "encoder",
     "av": "video",
 }
-TORCHLESS = {"errors", "files", "options", "captions", "text", "formats", "cli", "__main__", "app", "train"}
+TORCHLESS = {"errors", "files", "options", "captions", "text", "formats", "header", "cli", "__main__", "app", "train"}
 
 
 def sources():

@@ -39,11 +39,11 @@ def run_info(chosen: argparse.Namespace) -> int:
         print(f"{name:14} " + ", ".join(f"{key} {value}" for key, value in header[name].items()))
     print(f"{'directions':14} left to right{' and right to left' if header.get('reverse') else ''}")
     print(f"vocabulary     {len(header['vocabulary']):,} words, tokeniser {header['tokeniser']}")
-    origin = header["provenance"]
+    origin = header.get("provenance", {})
     for key, value in origin.items():
         if key == "starting_weights" and isinstance(value, dict):
             value = _trained_model(value)
-        elif key == "teachers":
+        elif key == "teachers" and isinstance(value, list):
             value = ", ".join(map(_trained_model, value)) or "none"
         elif isinstance(value, dict):
             value = ", ".join(f"{name} {part}" for name, part in value.items()) or "nothing"
@@ -51,9 +51,9 @@ def run_info(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _trained_model(record: dict[str, Any]) -> str:
+def _trained_model(record: Any) -> str:
     """A model that another one came from, in a few words; --json has its whole record."""
-    return f"a model trained on {record.get('data', 'other data')}"
+    return f"a model trained on {record.get('data', 'other data') if isinstance(record, dict) else record}"
 
 
 def run_export(chosen: argparse.Namespace) -> int:
