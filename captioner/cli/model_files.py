@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.cli.parser import Commands
+from captioner.files import check_output
 from captioner.options import MODEL_HELP
 
 
@@ -60,7 +61,9 @@ def run_export(chosen: argparse.Namespace) -> int:
     """Writes the copy."""
     from captioner.checkpoint import load_model, model_path, save_model
 
-    file = load_model(model_path(chosen.model))
+    path = model_path(chosen.model)
+    check_output(chosen.output, "the output", kind="model", inputs={"the model": path})
+    file = load_model(path)
     if chosen.note:
         file = replace(file, provenance={**file.provenance, "note": chosen.note})
     save_model(chosen.output, file, small=True)
