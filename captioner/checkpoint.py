@@ -174,4 +174,6 @@ def load_resume(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever its parsers raise
         raise ModelFileError(f"{path} cannot be read ({type(error).__name__}): start a new run.") from error
-    return dict(state)
+    if not isinstance(state, dict):
+        raise ModelFileError(f"{path} holds a {type(state).__name__}, not the state of a run: start a new run.")
+    return state

@@ -5,10 +5,13 @@ import io
 import os
 import stat
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from captioner.errors import CaptionerError, OptionError
+
+_CHECKSUM = 9  # bytes that `seal` adds
 
 
 def name_of(path: str | os.PathLike[str]) -> str:
@@ -74,6 +77,31 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def seal(path: Path) -> None:
+    """Writes a checksum of a file behind its end, for `is_sealed`."""
+    checksum = _checksum(path, path.stat().st_size)
+    with path.open("ab") as file:
+        file.write(checksum)
+
+
+def is_sealed(path: Path, size: int) -> bool:
+    """Whether a file holds just `size` bytes and the checksum that `seal` wrote of them; reads it once, in order."""
+    if not path.is_file() or path.stat().st_size != size + _CHECKSUM:
+        return False
+    with path.open("rb") as file:
+        file.seek(size)
+        return file.read() == _checksum(path, size)
+
+
+def _checksum(path: Path, size: int) -> bytes:
+    checksum = 0
+    with path.open("rb") as file:
+        while size and (part := file.read(min(size, 1 << 22))):
+            checksum = zlib.crc32(part, checksum)
+            size -= len(part)
+    return b"crc32" + checksum.to_bytes(4, "big")
 
 
 def check_output(

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from captioner.checkpoint import BUNDLED_MODELS, load_model, read_header
 from captioner.datasets import load_dataset
-from captioner.errors import OptionError
+from captioner.errors import ModelFileError, OptionError
 from captioner.options import MODELS
 from captioner.options import PRESETS as PRESET_NAMES
 from captioner.training.presets import PRESETS, Stage, check_preset, train_preset
@@ -180,3 +180,11 @@ def test_what_a_preset_decides_is_refused_at_once(drawings, tmp_path):
             check_preset(
                 load_dataset(drawings), preset="flickr8k", given={name: values}, output=tmp_path / "x", resume=False
             )
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_a_record_that_cannot_be_read_is_one_sentence(drawings, tmp_path, content):
+    """`--resume` in a folder whose preset.json a crash or a hand has damaged."""
+    (tmp_path / "preset.json").write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"preset\.json cannot be read .*: start anew with another --output"):
+        check_preset(load_dataset(drawings), preset="flickr8k", given={}, output=tmp_path, resume=True)

@@ -149,7 +149,7 @@ def check_preset(data: Dataset, *, preset: str, given: Given, output: Path, resu
         _check_words(data, preset, first)
     elif not (output / _RECORD).exists():
         raise ModelFileError(f"There is no preset to resume in {output}: start without --resume.")
-    elif json.loads((output / _RECORD).read_text(encoding="utf-8")) != _record(data, preset, given):
+    elif _recorded(output / _RECORD) != _record(data, preset, given):
         raise OptionError(
             f"The preset, its other options or the data set are not what {output} was started with: repeat that "
             "command with --resume, or start anew with another --output."
@@ -166,6 +166,16 @@ def _check_words(data: Dataset, preset: str, first: Given) -> None:
                 f"captions with --min-count {min_count}: use another preset, or the data and the --min-count that "
                 f"{name} learnt from."
             )
+
+
+def _recorded(path: Path) -> Any:
+    """What `_record` said when the preset began. Raises ModelFileError where the file cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFileError(
+            f"{path} cannot be read ({type(error).__name__}): start anew with another --output."
+        ) from error
 
 
 def _record(data: Dataset, preset: str, given: Given) -> dict[str, Any]:
