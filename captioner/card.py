@@ -1,7 +1,6 @@
 """What a model file says of its model, without the weights and without torch."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from captioner.errors import CaptionerError, ModelFileError
+from captioner.header import check_header, parse_header
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict
 
 FORMAT = 2
@@ -55,13 +55,19 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"There is no model file {path}: check the path.")
     try:
         with safe_open(path, "np") as file:
-            header: dict[str, Any] = json.loads((file.metadata() or {})[HEADER])
-        version = header["format"]
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            text = (file.metadata() or {})[HEADER]
+    except (SafetensorError, OSError, KeyError) as error:
         raise ModelFileError(f"{path} is not a captioner model file: choose one that train.py wrote.") from error
-    if version > FORMAT:
-        raise ModelFileError(f"{path} has format {version}, this captioner reads up to {FORMAT}: update captioner.")
-    return header
+    try:
+        header = parse_header(text)
+        if header["format"] <= FORMAT:
+            check_header(header)
+            return header
+    except ValueError as error:
+        raise ModelFileError(f"{path} is not a captioner model file ({error}): train or copy it anew.") from error
+    raise ModelFileError(
+        f"{path} has format {header['format']}, this captioner reads up to {FORMAT}: update captioner."
+    )
 
 
 def read_card(path: Path, *, name: str | None = None) -> ModelCard:
@@ -84,4 +90,6 @@ def read_card(path: Path, *, name: str | None = None) -> ModelCard:
             digest=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
     except (OSError, KeyError, TypeError, ValueError, CaptionerError) as error:
-        raise ModelFileError(f"{path} cannot be loaded: {str(error).splitlines()[0]} Train or copy it anew.") from error
+        said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        said = said if len(said) <= 300 else f"{said[:300]}..."
+        raise ModelFileError(f"{path} cannot be loaded: {said}. Train or copy it anew.") from error

@@ -12,23 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from captioner.card import FORMAT, HEADER, ModelCard, read_card
-from captioner.errors import CaptionerError, ModelFileError
+from captioner.errors import ModelFileError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import MODELS, SearchOptions, to_dict
+from captioner.tensors import SCALE, load_network, tied
 from captioner.text import TOKENISERS, Vocabulary
 
 BUNDLED_MODELS = {name: Path(__file__).parent / "pretrained" / f"{name}.safetensors" for name in MODELS}
 """The models that ship with the package, by name, the default first."""
 
 BUNDLED = BUNDLED_MODELS[MODELS[0]]
-
-_SCALE = ":scale"  # behind the name of a tensor of integers: the name of its rows' scales
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
         "provenance": file.provenance,
     }
     tensors = file.model.state_dict()
-    for output in _tied(file.model.options):
+    for output in tied(file.model.options):
         del tensors[output]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if small:
@@ -95,29 +93,13 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
     write_atomically(path, lambda part: save_file(tensors, part, metadata=metadata))
 
 
-def _tied(options: ModelOptions) -> dict[str, str]:
-    """The output layers that are the same tensor as an embedding, which alone is stored: its name by theirs."""
-    if not options.decoder.tied:
-        return {}
-    decoders = ("decoder", "reverse") if options.reverse else ("decoder",)
-    return {f"{decoder}.output.weight": f"{decoder}.embedding.weight" for decoder in decoders}
-
-
 def _rounded(name: str, tensor: Tensor) -> dict[str, Tensor]:
     """A tensor as a small file holds it: a matrix as integers and scales, anything else as it is."""
     if tensor.ndim < 2:
         return {name: tensor}
     rows = tensor.flatten(1)
     scale = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-    return {name: (rows / scale[:, None]).round().to(torch.int8).view_as(tensor), name + _SCALE: scale}
-
-
-def _restored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, small or not, as the network wants them."""
-    scales = {name: tensors.pop(name + _SCALE) for name in list(tensors) if name + _SCALE in tensors}
-    for name, scale in scales.items():
-        tensors[name] = tensors[name].float() * scale.view(-1, *[1] * (tensors[name].ndim - 1))
-    return tensors
+    return {name: (rows / scale[:, None]).round().to(torch.int8).view_as(tensor), name + SCALE: scale}
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> ModelFile:
@@ -138,13 +120,11 @@ def restore(path: Path, card: ModelCard, device: torch.device | str = "cpu") -> 
     try:
         vocabulary = Vocabulary(card.vocabulary)
         options = ModelOptions(card.image, card.encoder, card.decoder, len(vocabulary), card.reverse)
-        model = CaptionModel(options)
-        tensors = _restored(load_file(path))
-        for output, embedding in _tied(options).items():
-            tensors[output] = tensors[embedding]
-        model.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, CaptionerError) as error:
-        raise ModelFileError(f"{path} cannot be loaded: {str(error).splitlines()[0]} Train or copy it anew.") from error
+        model = load_network(path, options)
+    except Exception as error:  # whatever a stranger's header and tensors lead to
+        said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        said = said if len(said) <= 300 else f"{said[:300]}..."
+        raise ModelFileError(f"{path} cannot be loaded: {said}. Train or copy it anew.") from error
     model.encoder.trusts_statistics = True
     return ModelFile(model.to(device).eval(), vocabulary, card.search, dict(card.provenance), card.tokeniser)
 
@@ -165,4 +145,6 @@ def load_resume(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever its parsers raise
         raise ModelFileError(f"{path} cannot be read ({type(error).__name__}): start a new run.") from error
-    return dict(state)
+    if not isinstance(state, dict):
+        raise ModelFileError(f"{path} holds a {type(state).__name__}, not the state of a run: start a new run.")
+    return state

@@ -5,10 +5,18 @@ import io
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, OptionError
+
+_CHECKSUM = 9  # bytes that `seal` adds
+
+
+def name_of(path: str | os.PathLike[str]) -> str:
+    """A file's name as text, in any locale: its bytes are UTF-8; those that are not are kept as lone surrogates."""
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
 def printable(path: str | os.PathLike[str]) -> str:
@@ -50,7 +58,11 @@ def explained(path: str | os.PathLike[str], what: str, error: type[CaptionerErro
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file beside `path`, flushes it to disk, then moves it into place."""
+    """Lets `write` fill a temporary file beside `path`, flushes it to disk, then moves it into place.
+
+    Where `path` is a link, the file that it leads to is replaced, and the link stays.
+    """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
     os.close(handle)
@@ -65,3 +77,75 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def seal(path: Path) -> None:
+    """Writes a checksum of a file behind its end, for `is_sealed`."""
+    checksum = _checksum(path, path.stat().st_size)
+    with path.open("ab") as file:
+        file.write(checksum)
+
+
+def is_sealed(path: Path, size: int) -> bool:
+    """Whether a file holds just `size` bytes and the checksum that `seal` wrote of them; reads it once, in order."""
+    if not path.is_file() or path.stat().st_size != size + _CHECKSUM:
+        return False
+    with path.open("rb") as file:
+        file.seek(size)
+        return file.read() == _checksum(path, size)
+
+
+def _checksum(path: Path, size: int) -> bytes:
+    checksum = 0
+    with path.open("rb") as file:
+        while size and (part := file.read(min(size, 1 << 22))):
+            checksum = zlib.crc32(part, checksum)
+            size -= len(part)
+    return b"crc32" + checksum.to_bytes(4, "big")
+
+
+def check_output(
+    path: Path, name: str, *, kind: str = "text", inputs: Mapping[str, str | os.PathLike[str]] | None = None
+) -> None:
+    """Refuses an output path that must not be written to, before any work; makes its folder where there is none.
+
+    A file that is there is replaced only where it is an ordinary one of the `kind` that is to be written ("text" or
+    "model"), so that no photo is lost to a slip; a link is followed, and what it leads to is replaced. `name` is the
+    option's, for the message; no output may be one of the `inputs`, by their names, nor in one that is a folder.
+
+    Raises OptionError.
+    """
+    place = os.path.realpath(path)
+    for other, source in (inputs or {}).items():
+        if place == os.path.realpath(source) or (os.path.exists(place) and _is_same(place, source)):
+            raise OptionError(f"{name} is {path}, which is {other} too: name another file.")
+        if not os.path.isfile(source) and Path(place).is_relative_to(os.path.realpath(source)):
+            raise OptionError(f"{name} is {path}, in the folder that is {other}: name a file elsewhere.")
+    if os.path.isdir(place):
+        raise OptionError(f"{name} is {path}, a folder: name a file.")
+    if os.path.lexists(place) and not os.path.isfile(place):  # a device, a pipe, a link in a circle
+        raise OptionError(f"{name} is {path}, which is no ordinary file: name one.")
+    folder = Path(place).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.path.exists(place) and not _holds(place, kind):
+            raise OptionError(f"{name} is {path}, where there is a file that is no {kind}: name another one.")
+    except OSError as error:
+        raise OptionError(f"{name} is {path}, which cannot be written: {error.strerror or error}.") from None
+    if not os.access(folder, os.W_OK):
+        raise OptionError(f"{name} is {path}, which cannot be written: nothing may be written in its folder.")
+
+
+def _is_same(place: str, source: str | os.PathLike[str]) -> bool:
+    """Whether two names are of one file, as hard links are."""
+    return os.path.exists(source) and Path(place).samefile(source)
+
+
+def _holds(place: str, kind: str) -> bool:
+    with open(place, "rb") as file:
+        start = file.read(512)
+    if not start:
+        return True
+    if kind == "model":
+        return start[8:9] == b"{"  # safetensors: the length of a table, then the table
+    return b"\x00" not in start and "\ufffd" not in start[:500].decode("utf-8", "replace").rstrip("\ufffd")

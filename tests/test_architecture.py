@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
-    {"errors", "options", "files", "captions", "sureness", "telling"},
+    {"errors", "options", "files", "header", "captions", "sureness", "telling"},
     {"pictures", "text", "device", "formats", "card"},
     {"encoder", "decoder", "search"},
     {"vision"},
     {"model"},
-    {"network", "checkpoint", "datasets", "metrics", "archives", "download"},
+    {"tensors", "network"},
+    {"checkpoint", "datasets", "metrics", "archives", "download"},
     {"generation"},
     {"evaluation"},
     {"captioner", "training", "report"},
@@ -43,7 +44,19 @@ ONLY_IN = {
     "av": "video",
     "httpx": "download",
 }
-TORCHLESS = {"errors", "options", "captions", "card", "files", "telling", "text", "formats", "download", "cli"} | {
+TORCHLESS = {
+    "errors",
+    "options",
+    "captions",
+    "card",
+    "files",
+    "header",
+    "telling",
+    "text",
+    "formats",
+    "download",
+    "cli",
+} | {
     "__main__",
     "app",
     "train",

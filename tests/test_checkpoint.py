@@ -218,7 +218,10 @@ def test_a_resume_file_holds_tensors_and_plain_values(tmp_path):
     assert state["progress"] == {"epoch": 3}
     assert torch.equal(state["model"]["a"], torch.ones(2))
     torch.save({"evil": print}, tmp_path / "evil.pt")
-    for name in ("evil.pt", "missing.pt"):
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save(torch.ones(3), tmp_path / "tensor.pt")
+    (tmp_path / "text.pt").write_text("no state")
+    for name in ("evil.pt", "missing.pt", "list.pt", "tensor.pt", "text.pt"):
         with pytest.raises(ModelFileError):
             load_resume(tmp_path / name)
 

@@ -198,6 +198,37 @@ def test_absolute_and_backslashed_names_are_found(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        ("P0.JPG", "p0.jpg"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+        ("caf\u00e9.png", "CAFE\u0301.PNG"),
+        ("sub/a.png", "data/sub/a.png"),
+        ("a.png", "data/a.png"),
+        ("a.png", "../some/data/a.png"),
+        ("A.png", "data/a.PNG"),
+        ("sub\\a.png", "sub\\a.png"),
+    ],
+)
+def test_names_that_have_travelled_find_their_one_file(tmp_path, stored, written):
+    """In another case or Unicode form, with a backslash, or with the way to the folder in front."""
+    source = picture(tmp_path / "data" / stored)
+    picture(tmp_path / "data" / "other.png")
+    dataset = table(tmp_path / "data", f"image,caption\n{written},A.\nother.png,B.\n")
+    assert check_dataset(dataset).problems == ()
+    assert dataset.images[0].source == source
+
+
+def test_names_that_fit_several_files_find_none(tmp_path):
+    """Which one is meant is not guessed; the very name wins."""
+    for name in ("A.png", "a.PNG", "b.png", "B.png"):
+        picture(tmp_path / "data" / name)
+    dataset = table(tmp_path / "data", "image,caption\na.png,A.\nb.png,B.\n")
+    assert [image.source for image in dataset.images] == [tmp_path / "data" / "a.png", tmp_path / "data" / "b.png"]
+    assert kinds(dataset)["picture without captions"]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("captions.csv", b"image,caption\na.png,caf\xe9\n", r"captions.csv is not UTF-8 text \(byte 23 is wrong\)"),

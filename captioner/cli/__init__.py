@@ -5,13 +5,10 @@ pictures or clips failed, 2 wrong use. torch is imported by the command that nee
 """
 
 import argparse
-import io
-import os
-import sys
 from types import ModuleType
 
 from captioner.cli import caption, download, evaluate, model_files, serve, train, video
-from captioner.errors import CaptionerError
+from captioner.cli.streams import guarded
 
 _RAW = argparse.RawDescriptionHelpFormatter
 
@@ -40,17 +37,8 @@ def door(command: ModuleType, program: str, arguments: list[str] | None = None) 
 
 
 def _answer(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
-    chosen = parser.parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the output cannot show must not cost the rest
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
+    def run() -> int:
+        chosen = parser.parse_args(arguments)
         return int(chosen.run(chosen))
-    except CaptionerError as error:
-        print(error.told_with_flags(), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has seen enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+    return guarded(run)

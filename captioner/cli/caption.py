@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from captioner.captions import to_dict
 from captioner.cli.parser import Commands, add_model
 from captioner.errors import ImageError
+from captioner.files import name_of
 from captioner.formats import coco_results, csv_lines
 from captioner.options import SearchOptions, add_arguments, given
 
@@ -77,13 +78,13 @@ def run(chosen: argparse.Namespace) -> int:
 def _captions(
     captioner: "Captioner", photos: list[str], failed: list[str], bar: "tqdm[NoReturn]"
 ) -> "Iterator[tuple[str, Caption]]":
-    """The captions of the photos that can be read; the others are named on standard error and in `failed`."""
+    """The names and captions of the photos that can be read; the others are named on standard error and in `failed`."""
     for found in captioner.stream((path, path) for path in photos):
         if found.caption is None:
             print(found.error, file=sys.stderr)
             failed.append(found.name)
         else:
-            yield found.name, found.caption
+            yield name_of(found.name), found.caption
         bar.update()
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.cli.parser import Commands, add_model
 from captioner.errors import DataError, OptionError
+from captioner.files import check_output
 from captioner.options import MODELS, ImageOptions, SearchOptions, add_arguments, flag, given, merged
 from captioner.telling import ERR
 from captioner.text import SPECIAL_WORDS
@@ -124,34 +124,14 @@ def _check(chosen: argparse.Namespace) -> None:
         wrong += [flag(options, name) for options in (SearchOptions, ImageOptions) for name in given(options, chosen)]
         if wrong:
             raise OptionError(f"--results scores captions that are there already: leave {', '.join(wrong)} out.")
-    data = os.path.realpath(chosen.data)
-    taken = {data: "DATA"}
+    taken = {"DATA": chosen.data}
     for option in ("results", "compare", "model", "predictions", "per_image", "html"):
         name, path = f"--{option.replace('_', '-')}", getattr(chosen, option)
         if not path or (option == "model" and path in MODELS):
             continue
-        place = os.path.realpath(path)
         if option in ("predictions", "per_image", "html"):
-            if place in taken:
-                raise OptionError(f"{name} is {path}, which is {taken[place]} too: name another file.")
-            if Path(place).is_relative_to(data):
-                raise OptionError(f"{name} is {path}, in the data set's folder: name a file elsewhere.")
-            _check_output(name, path)
-        taken.setdefault(place, name)
-
-
-def _check_output(name: str, path: Path) -> None:
-    """Refuses a file that could not be written."""
-    if os.path.isdir(path):
-        raise OptionError(f"{name} is {path}, a folder: name a file.")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OptionError(f"{name} is {path}, which is no ordinary file: name one.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"{name} is {path}, which cannot be written: {error.strerror or error}.") from None
-    if not os.access(path.parent, os.W_OK):
-        raise OptionError(f"{name} is {path}, which cannot be written: nothing may be written in its folder.")
+            check_output(path, name, inputs=taken)
+        taken[name] = path
 
 
 def _also(chosen: argparse.Namespace) -> "list[Measure]":
@@ -276,8 +256,7 @@ def _write(path: Path | None, make: Callable[[], str]) -> bool:
         return True
     text = make()
     try:
-        # Through a link to the file itself: replacing the link would leave the old file standing.
-        write_atomically(Path(os.path.realpath(path)), lambda part: part.write_text(text, encoding="utf-8"))
+        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
     except OSError as error:
         ERR.say(f"{path} could not be written: {error.strerror or error}.")
         return False

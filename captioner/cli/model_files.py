@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.cli.parser import Commands
+from captioner.files import check_output
 from captioner.options import MODEL_HELP
 
 
@@ -40,13 +41,13 @@ def run_info(chosen: argparse.Namespace) -> int:
         print(f"{name:14} " + ", ".join(f"{key} {value}" for key, value in header[name].items()))
     print(f"{'directions':14} left to right{' and right to left' if header.get('reverse') else ''}")
     print(f"vocabulary     {len(header['vocabulary']):,} words, tokeniser {header['tokeniser']}")
-    origin = header["provenance"]
+    origin = header.get("provenance", {})
     for key, value in origin.items():
         if value is None:  # the commit of what was trained outside a source tree
             continue
         if key == "starting_weights" and isinstance(value, dict):
             value = _trained_model(value)
-        elif key == "teachers":
+        elif key == "teachers" and isinstance(value, list):
             value = ", ".join(map(_trained_model, value)) or "none"
         elif isinstance(value, dict):
             value = ", ".join(f"{name} {part}" for name, part in value.items()) or "nothing"
@@ -54,16 +55,18 @@ def run_info(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _trained_model(origin: dict[str, Any]) -> str:
-    """A model that another one came from, in a few words; --json has all of it."""
-    return f"a model trained on {origin.get('data', 'other data')}"
+def _trained_model(record: Any) -> str:
+    """A model that another one came from, in a few words; --json has its whole record."""
+    return f"a model trained on {record.get('data', 'other data') if isinstance(record, dict) else record}"
 
 
 def run_export(chosen: argparse.Namespace) -> int:
     """Writes the copy."""
     from captioner.checkpoint import load_model, model_path, save_model
 
-    file = load_model(model_path(chosen.model))
+    path = model_path(chosen.model)
+    check_output(chosen.output, "the output", kind="model", inputs={"the model": path})
+    file = load_model(path)
     if chosen.note:
         file = replace(file, provenance={**file.provenance, "note": chosen.note})
     save_model(chosen.output, file, small=True)

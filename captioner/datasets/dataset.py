@@ -7,9 +7,11 @@ Readers open caption files, never pictures: a `Dataset` may name pictures that a
 import hashlib
 import math
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from PIL.Image import Image
@@ -229,10 +231,47 @@ def picture_folders(*roots: Path, first: str = "") -> list[Path]:
 
 
 def find_picture(folders: Sequence[Path], *names: str) -> Path:
-    """The first file of one of these names in one of these folders; where there is none, where it should have been."""
+    """The first file of one of these names in one of these folders; where there is none, where it should have been.
+
+    Where none has the very name, the one file that differs from it no more than names do that have travelled: in case
+    (cameras), in Unicode form (a Mac's zips), in its slashes, or by the way to the folder in front of it, as
+    `caption my-photos --format csv` writes it. Where several fit, none does.
+    """
     # os.path answers "no" where pathlib raises: names with NUL bytes, or longer than a file name may be.
-    candidates = (folder / name for name in names for folder in folders)
-    return next((path for path in candidates if os.path.exists(path)), folders[0] / names[0])
+    for path in (folder / name for name in names for folder in folders):
+        if os.path.exists(path):
+            return path
+    for name in names:
+        fitting = {
+            path
+            for folder in folders
+            for tail in (name, _below(folder, name))
+            for path in _files(folder, folder.stat().st_mtime_ns).get(_travelled(tail), ())
+        }
+        if len(fitting) == 1:
+            return fitting.pop()
+    return folders[0] / names[0]
+
+
+def _below(folder: Path, name: str) -> str:
+    """What follows the folder's own name in a picture's, or "" where it is not there."""
+    return name.rpartition(f"{folder.resolve().name}/")[2] if f"/{folder.resolve().name}/" in f"/{name}" else ""
+
+
+def _travelled(name: str) -> str:
+    """What stays of a name on all its ways."""
+    return unicodedata.normalize("NFC", name).casefold().replace("\\", "/")
+
+
+@lru_cache(maxsize=8)
+def _files(folder: Path, changed: int) -> dict[str, list[Path]]:  # noqa: ARG001 - `changed` makes old answers go
+    """The files in a folder and below, by what stays of their names."""
+    found: dict[str, list[Path]] = {}
+    for place, _, files in os.walk(folder):
+        for file in files:
+            path = Path(place, file)
+            found.setdefault(_travelled(path.relative_to(folder).as_posix()), []).append(path)
+    return found
 
 
 def uncaptioned(root: Path, drafts: dict[str, Draft]) -> list[Problem]:

@@ -1,7 +1,8 @@
 """Features of a frozen encoder, computed once and kept on disk in half precision.
 
 The file's name is a hash of all that the features depend on: the encoder's weights, how pictures are fitted, the
-precision, and the pictures themselves. Another run with the same ones finds them there.
+precision, and the pictures themselves. Another run with the same ones finds them there. A checksum at the file's end is
+compared on opening: what a disk has damaged is computed anew, and training never learns from it in silence.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from captioner.datasets.dataset import CaptionedImage
 from captioner.errors import OptionError
-from captioner.files import write_atomically
+from captioner.files import is_sealed, seal, write_atomically
 from captioner.model import CaptionModel
 from captioner.options import to_dict
 from captioner.telling import Bar, Telling
@@ -37,13 +38,14 @@ def cached_features(
 ) -> Tensor:
     """Features (N, R, C) of the images, float16, mapped from a file in `folder` that is made if need be.
 
-    Says the size before it writes. Raises OptionError where the disk is too small for it.
+    Says the size before it writes. What is there and not whole is made anew. Raises OptionError where the disk is too
+    small for it.
     """
     rows, columns = model.encoder.grid
     shape = (len(images), rows * columns, model.encoder.channels)
     count = shape[0] * shape[1] * shape[2]
     path = folder / f"{_key(model, images, precision)}.f16"
-    if path.is_file() and path.stat().st_size == 2 * count:
+    if is_sealed(path, 2 * count):
         telling.say(f"Features of {len(images):,} pictures: found in {path}.")
     else:
         size = _readable(2 * count)
@@ -93,3 +95,4 @@ def _write(path: Path, features: Iterable[Tensor], bar: Bar) -> None:
             # Half precision ends at 65,504; a network whose features go beyond is cut there rather than infinite.
             file.write(part.clamp(-65_000, 65_000).half().cpu().contiguous().view(torch.uint8).numpy().tobytes())
             bar.update(len(part))
+    seal(path)

@@ -80,8 +80,16 @@ class StagesPlan:
         return {"preset": self.preset, "options": {name: dict(chosen) for name, chosen in self.given.items() if chosen}}
 
     def check_record(self, also: dict[str, Any]) -> None:
-        """Raises OptionError where this, and what is known `also`, is not what was started in the folder."""
-        kept = json.loads(self.folder.record.read_text(encoding="utf-8"))
+        """Raises OptionError where this, and what is known `also`, is not what was started in the folder.
+
+        ModelFileError where that cannot be read.
+        """
+        try:
+            kept = json.loads(self.folder.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelFileError(
+                f"{self.folder.record} cannot be read ({type(error).__name__}): start anew with another --output."
+            ) from error
         formerly = {kind.__name__: name for name, kind in GROUPS.items()}
         kept["options"] = {formerly.get(name, name): chosen for name, chosen in kept["options"].items()}
         now = {**self.record(), **also}

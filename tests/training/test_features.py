@@ -34,6 +34,28 @@ def test_cached_features_are_the_encoders(small_file, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("damage", ["zeros", "NaN", "a bit", "cut", "longer", "of an earlier version"])
+def test_damaged_features_are_computed_anew(small_file, tmp_path, damage):
+    """Training would learn from them in silence, or blame the learning rate."""
+    images, said = load_shapes({"train": 3}).images, []
+    expected = features_of(small_file.model, images, tmp_path, said).clone()
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    size = 2 * expected.numel()
+    if damage == "zeros":
+        data[: size // 2] = bytes(size // 2)
+    elif damage == "NaN":
+        data[100:102] = b"\x00\x7e"
+    elif damage == "a bit":
+        data[size - 1] ^= 1
+    data = {"cut": data[:-1], "longer": data + b"x", "of an earlier version": data[:size]}.get(damage, data)
+    path.write_bytes(data)
+    assert torch.equal(features_of(small_file.model, images, tmp_path, said), expected)
+    assert "found" not in said[-1]
+    features_of(small_file.model, images, tmp_path, said)
+    assert "found" in said[-1]
+
+
 def test_a_disk_too_small_is_refused_with_the_alternative(small_file, tmp_path, monkeypatch):
     """Before anything is written, with the size and what to do instead."""
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 1000)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from captioner.card import read_header
 from captioner.checkpoint import BUNDLED_MODELS, load_model
 from captioner.datasets import load_dataset
-from captioner.errors import OptionError
+from captioner.errors import ModelFileError, OptionError
 from captioner.options import MODELS
 from captioner.options import PRESETS as PRESET_NAMES
 from captioner.telling import SILENT, Telling
@@ -202,3 +202,11 @@ def test_what_a_preset_decides_is_refused_at_once(drawings, tmp_path):
     for name, values in (("training", {"fine_tune": "all"}), ("search", {"rerank": 0.5})):
         with pytest.raises(OptionError, match="does not go with --preset"):
             StagesPlan.new(load_dataset(drawings), {name: values}, preset="flickr8k", output=tmp_path / "x")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_a_record_that_cannot_be_read_is_one_sentence(tmp_path, content):
+    """`--resume` in a folder whose preset.json a crash or a hand has damaged."""
+    (tmp_path / "preset.json").write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"preset\.json cannot be read .*: start anew with another --output"):
+        StagesPlan.resumed({}, preset="flickr8k", output=tmp_path)
