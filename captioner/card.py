@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from captioner.errors import CaptionerError, ModelFileError
 from captioner.header import check_header, parse_header
-from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict
+from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict, upgraded
 
 FORMAT = 2
 """Version of the model file's layout. A reader takes it and all before it, and refuses files of a later one.
@@ -77,11 +77,12 @@ def read_card(path: Path, *, name: str | None = None) -> ModelCard:
     """
     header = read_header(path)
     try:
+        header = upgraded(header)
         return ModelCard(
             name=name or path.name,
             image=from_dict(ImageOptions, header["image"]),
             encoder=from_dict(EncoderOptions, header["encoder"]),
-            decoder=from_dict(DecoderOptions, {"normalise": False, **header["decoder"]}),  # earlier decoders did not
+            decoder=from_dict(DecoderOptions, header["decoder"]),
             reverse=header.get("reverse", False),
             search=from_dict(SearchOptions, header["search"]),
             vocabulary=tuple(header["vocabulary"]),

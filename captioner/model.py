@@ -1,6 +1,5 @@
 """The whole network: an encoder, one or two decoders, and the options they were made from."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from captioner.decoder import Decoder
 from captioner.encoder import Encoder
-from captioner.options import GROUPS, DecoderOptions, EncoderOptions, ImageOptions, from_dict, to_dict, upgraded
+from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, to_dict
 from captioner.vision import Vision
 
 
@@ -27,13 +26,6 @@ class ModelOptions:
         """Plain values for a file; the vocabulary's size is that of the vocabulary beside them."""
         groups = {name: to_dict(getattr(self, name)) for name in ("image", "encoder", "decoder")}
         return {**groups, "reverse": self.reverse}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, vocabulary_size: int) -> "ModelOptions":
-        """What `to_dict` wrote, in any version; raises OptionError where it does not fit."""
-        values = upgraded(values)
-        groups = {name: from_dict(GROUPS[name], values[name]) for name in ("image", "encoder", "decoder")}
-        return cls(**groups, vocabulary_size=vocabulary_size, reverse=values.get("reverse", False))
 
 
 class CaptionModel(nn.Module):
