@@ -22,7 +22,7 @@ from captioner.predictor import BATCH, Captioner
 from captioner.web.downloads import MOST, PHOTOS, buttons
 from captioner.web.gallery import build_gallery, keep_picture
 from captioner.web.html import named, problem, problems, stopped
-from captioner.web.queue import ModelQueue
+from captioner.web.queue import ModelQueue, Party
 
 _THUMBNAIL = 320
 """Longest side, in pixels, of the photos in the gallery."""
@@ -100,6 +100,7 @@ def _caption_all(
     photos: list[dict[str, Any]] = []
     waiting: deque[tuple[dict[str, Any], Future[Caption]]] = deque()
     taken: set[str] = set()
+    party = Party()
     uploads = [(Path(file["path"]), str(file.get("orig_name") or Path(file["path"]).name)) for file in files]
     sources, expected = _sources(uploads, wrong)
     told = 0.0
@@ -133,7 +134,7 @@ def _caption_all(
             except ImageError as error:
                 wrong.append(named(error, unique))
                 continue
-            future = _submit(queue, captioner, pixels)
+            future = _submit(queue, captioner, pixels, party)
             picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
             jpeg = io.BytesIO()
             picture.save(jpeg, "JPEG")
@@ -178,11 +179,11 @@ def _sources(uploads: list[tuple[Path, str]], wrong: list[str]) -> tuple[Iterato
     return pictures(), min(MOST, expected)
 
 
-def _submit(queue: ModelQueue, captioner: Captioner, pixels: Any) -> Future[Caption]:
+def _submit(queue: ModelQueue, captioner: Captioner, pixels: Any, party: Party) -> Future[Caption]:
     """A place in the queue, as soon as there is one: an album is in no hurry. Raises BusyError where it was closed."""
     while True:
         try:
-            return queue.caption(captioner, pixels, captioner.file.search)
+            return queue.caption(captioner, pixels, captioner.file.search, party)
         except BusyError:
             if queue.closed:
                 raise
