@@ -16,8 +16,8 @@ from captioner.card import ModelCard, read_card
 from captioner.checkpoint import ModelFile, model_path, restore
 from captioner.device import keep_memory, pick_device, pick_precision
 from captioner.errors import CaptionerError, ImageError, OptionError
-from captioner.generation import caption_features, explain_features
-from captioner.network import TorchNetwork, fused
+from captioner.generation import Network, caption_features, explain_features
+from captioner.network import fused
 from captioner.options import MODELS, ImageOptions, SearchOptions, merged
 from captioner.pictures import ImageSource
 from captioner.text import Vocabulary
@@ -47,7 +47,7 @@ class Captioner:
     search: SearchOptions
     """How sentences are found, unless a call says otherwise."""
 
-    def __init__(self, network: TorchNetwork, card: ModelCard) -> None:
+    def __init__(self, network: Network, card: ModelCard) -> None:
         """For whoever has a network already; `load` and `of` make one."""
         self.card, self.image, self.search = card, card.image, card.search
         self.network, self.vocabulary = network, Vocabulary(card.vocabulary)

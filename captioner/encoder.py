@@ -125,19 +125,21 @@ class Encoder(nn.Module):
                     module.eval()
         return self
 
-    def trainable(self, start: str | None) -> Iterator[nn.Parameter]:
-        """Sets which parameters learn, and yields those: from stage `start` on, every one for "all", none for None.
+    def trainable(self, start: str | None) -> list[nn.Parameter]:
+        """Sets which parameters learn, and returns those: from stage `start` on, every one for "all", none for None.
 
         Raises OptionError for an unknown stage.
         """
         if start not in (None, "all", *self.stages):
             raise wrong(TrainingOptions, "fine_tune", f"is {start!r}", f"choose all or one of {', '.join(self.stages)}")
+        found: list[nn.Parameter] = []
         learning = start == "all"
         for name, stage in self.trunk.named_children():
             learning = learning or name == start
             stage.requires_grad_(learning)
             if learning:
-                yield from stage.parameters()
+                found += stage.parameters()
+        return found
 
     def fuse(self) -> None:
         """Makes each batch norm a part of the convolution before it, for inference: the same features, faster.

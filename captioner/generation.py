@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from captioner.captions import Branch, Caption, Explanation, Word
-from captioner.options import SearchOptions
+from captioner.options import ImageOptions, SearchOptions
 from captioner.search import Decoding, Hypothesis, Watch, not_finite, search
 from captioner.text import END, Vocabulary, readable
 
@@ -21,8 +21,23 @@ class Network(Protocol):
     """
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the cells between which its attention chooses."""
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu", "cuda:0"."""
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: "float32" or "bfloat16"."""
+
+    @property
     def reads_backwards(self) -> bool:
         """It has a right-to-left decoder, so that `score` can be asked."""
+
+    def seeing(self, image: ImageOptions) -> "Network":
+        """The same network, for pictures that are fitted and normalised in another way."""
 
     def encode(self, pixels: Sequence[Any]) -> Any:
         """Pictures, each uint8 (3, size, size) as `vision.look` prepares them -> their features, together."""
@@ -81,16 +96,7 @@ def _search(
 ) -> list[list[Hypothesis]]:
     """The hypotheses for the features of B images, best first by the decoders asked."""
     options.check_model(reverse=network.reads_backwards)
-    decoding = network.begin(features)
-    results = search(
-        decoding.step,
-        decoding.state,
-        start=decoding.start,
-        end=decoding.end,
-        never=decoding.never,
-        options=options,
-        watch=watch,
-    )
+    results = search(network.begin(features), options, watch)
     return _rerank(results, network, features, options) if options.rerank and results else results
 
 

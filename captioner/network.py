@@ -20,6 +20,9 @@ from captioner.search import Decoding
 from captioner.text import END, PAD, START, UNKNOWN
 from captioner.vision import Vision
 
+_REPEATS = 2
+"""A caption says a word, or a pair of words, twice in a row at most: young models end in "striped striped striped"."""
+
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
@@ -63,14 +66,7 @@ class TorchNetwork:
     @torch.inference_mode()
     def begin(self, features: Tensor) -> Decoding:
         """Features (B, R, C) -> what a search for their captions needs."""
-        memory = self.decoder.read(features)
-        return Decoding(
-            step=lambda tokens, state: self.decoder.step(tokens, state, memory),
-            state=self.decoder.start(memory),
-            start=START,
-            end=END,
-            never=(PAD, START, UNKNOWN),
-        )
+        return begin(self.decoder, features, never=(PAD, START, UNKNOWN), repeats=_REPEATS)
 
     @torch.inference_mode()
     def score(self, features: Tensor, sequences: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
@@ -93,6 +89,19 @@ class TorchNetwork:
             return None
         looks: list[list[list[list[float]]]] = attention[0].float().view(*tokens.shape[1:], *self.grid).tolist()
         return looks
+
+
+def begin(decoder: Decoder, features: Tensor, *, never: tuple[int, ...], repeats: int | None = None) -> Decoding:
+    """Features (B, R, C) -> what a search for their captions needs; `never` and `repeats` as in `search.Decoding`."""
+    memory = decoder.read(features)
+    return Decoding(
+        step=lambda tokens, state: decoder.step(tokens, state, memory),
+        state=decoder.start(memory),
+        start=START,
+        end=END,
+        never=never,
+        repeats=repeats,
+    )
 
 
 def network_of(model: CaptionModel) -> TorchNetwork:

@@ -194,6 +194,7 @@ def test_info_is_for_people(name, capsys):
     _, out, _ = call(capsys, "info", name)
     assert "a model trained on flickr8k" in out
     assert "{" not in out
+    assert "commit         None" not in out
 
 
 def test_info_says_what_a_file_holds(model, capsys):

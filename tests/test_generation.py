@@ -197,7 +197,7 @@ def test_an_explained_caption_is_the_caption(talkative, features, options):
         found = explain_features(network_of(talkative.model), image[None], talkative.vocabulary, options).caption
         for one, other in zip((found, *found.alternatives), (expected, *expected.alternatives), strict=True):
             assert one.text == other.text
-            assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+            assert one.log_probability == pytest.approx(other.log_probability, rel=5e-5)
             assert [word.text for word in one.words] == [word.text for word in other.words]
 
 

@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, OptionError
+from captioner.options import METHODS as ALL_METHODS
 from captioner.options import SearchOptions
-from captioner.search import Hypothesis, beam_search, greedy_search, search
+from captioner.search import METHODS, Decoding, Hypothesis, beam_search, greedy_search, search
 
 START, END, PAD = 0, 1, 2  # words follow
 INF = math.inf
@@ -26,6 +27,7 @@ every_method = pytest.mark.parametrize(
     ("beam", "method"), [(1, "beam"), (3, "beam"), (3, "diverse"), (1, "sample"), (3, "sample")]
 )
 penalties = st.sampled_from([0.0, 0.3, 0.7, 1.0, 2.0])
+rules = st.sampled_from([None, 1, 2])  # how often a word, or a pair of words, may come in a row
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,10 +69,21 @@ def random_logits(image, history, vocabulary, end_bias):
     return logits
 
 
-def random_log_probabilities(image, history, vocabulary, end_bias, never):
+def loops(tokens, repeats):
+    """The sequence ends in a token, or a pair of tokens, that stands there more than `repeats` times."""
+    return repeats is not None and any(
+        len(tokens) >= period * (repeats + 1) and tokens[-period * (repeats + 1) :] == tokens[-period:] * (repeats + 1)
+        for period in (1, 2)
+    )
+
+
+def random_log_probabilities(image, history, vocabulary, end_bias, never, repeats=None):
     logits = random_logits(image, history, vocabulary, end_bias)
     total = math.log(math.fsum(map(math.exp, logits)))
-    return [-INF if token in never else logit - total for token, logit in enumerate(logits)]
+    return [
+        -INF if token in never or loops((*history[1:], token), repeats) else logit - total
+        for token, logit in enumerate(logits)
+    ]
 
 
 class RandomModel:
@@ -100,16 +113,16 @@ class RandomModel:
         ]
         return torch.tensor(logits, dtype=torch.float64).to(self.dtype), (history, owner)
 
-    def search(self, options, method=search, never=(START, PAD), **arguments):
-        return method(self, self.state(), start=START, end=END, never=never, options=options, **arguments)
+    def search(self, options, method=search, never=(START, PAD), repeats=None, watch=None):
+        return method(Decoding(self, self.state(), START, END, never, repeats), options, watch)
 
 
-def every_sentence(image, vocabulary, end_bias, never, options):
+def every_sentence(image, vocabulary, end_bias, never, options, repeats=None):
     """The score of every finished sequence, by exhaustive enumeration; best first."""
     found = []
 
     def visit(words, total):
-        logs = random_log_probabilities(image, (START, *words), vocabulary, end_bias, never)
+        logs = random_log_probabilities(image, (START, *words), vocabulary, end_bias, never, repeats)
         found.append(((total + logs[END]) / (len(words) + 1) ** options.length_penalty, words))
         if len(words) < options.max_length:
             for word in range(vocabulary):
@@ -120,7 +133,7 @@ def every_sentence(image, vocabulary, end_bias, never, options):
     return sorted(found, reverse=True)
 
 
-def slow_beam_search(image, vocabulary, end_bias, never, options, early_stop=False):
+def slow_beam_search(image, vocabulary, end_bias, never, options, early_stop=False, repeats=None):
     """Beam search with lists and full sorts; (finished, unfinished) pairs of score and words, and the steps taken."""
     beam, longest = options.beam_size, options.max_length + 1
     live, pool, steps = [(0.0, ())], [], 0
@@ -128,7 +141,7 @@ def slow_beam_search(image, vocabulary, end_bias, never, options, early_stop=Fal
         steps += 1
         candidates = []
         for total, words in live:
-            logs = random_log_probabilities(image, (START, *words), vocabulary, end_bias, never)
+            logs = random_log_probabilities(image, (START, *words), vocabulary, end_bias, never, repeats)
             candidates += [(total + logs[token], words, token) for token in range(vocabulary) if logs[token] > -INF]
         candidates.sort(reverse=True)
         for total, words, token in candidates[:beam]:
@@ -167,8 +180,7 @@ GARDEN = {
 
 def run_table(rows, by=search, vocabulary=8, never=(START, PAD), batch=1, **options):
     table = Table(rows, vocabulary)
-    found = by(table, table.state(batch), start=START, end=END, never=never, options=SearchOptions(**options))
-    return found, table
+    return by(Decoding(table, table.state(batch), START, END, tuple(never)), SearchOptions(**options)), table
 
 
 def test_greedy_follows_the_most_probable_word():
@@ -302,13 +314,15 @@ def test_early_stop_is_exact_and_early(seed, words, beam, longest, penalty, end_
     st.sampled_from([(1, 1), (1, 6), (2, 2), (2, 5), (3, 2), (4, 2)]),
     penalties,
     st.sampled_from([-4.0, 0.0, 3.0]),
+    rules,
 )
-def test_a_beam_as_wide_as_the_language_is_exhaustive(seed, size, penalty, end_bias):
+def test_a_beam_as_wide_as_the_language_is_exhaustive(seed, size, penalty, end_bias, repeats):
     """Every returned hypothesis is the one exhaustive enumeration puts in its place; none is missing."""
     words, longest = size
     options = SearchOptions(min(100, max(2, words**longest * (words + 1))), longest, penalty)
-    [found] = RandomModel([seed], words + 3, end_bias).search(options)
-    assert_same(found, every_sentence(seed, words + 3, end_bias, (START, PAD), options)[: options.beam_size])
+    [found] = RandomModel([seed], words + 3, end_bias).search(options, repeats=repeats)
+    expected = every_sentence(seed, words + 3, end_bias, (START, PAD), options, repeats)
+    assert_same(found, expected[: options.beam_size])
     assert all(h.finished for h in found)
 
 
@@ -320,31 +334,34 @@ def test_a_beam_as_wide_as_the_language_is_exhaustive(seed, size, penalty, end_b
     st.integers(1, 7),
     penalties,
     st.sampled_from([-9.0, -1.0, 2.0]),
+    rules,
     st.data(),
 )
-def test_beam_search_equals_a_slow_one(seed, words, beam, longest, penalty, end_bias, data):
+def test_beam_search_equals_a_slow_one(seed, words, beam, longest, penalty, end_bias, repeats, data):
     """Vectorised search over a batch gives what sorted Python lists give, image by image, finished or not."""
     never = tuple(data.draw(st.sets(st.sampled_from([START, PAD, *range(4, words + 3)]))))
     options, images = SearchOptions(beam, longest, penalty), [seed, seed + 1, seed + 2]
-    results = RandomModel(images, words + 3, end_bias).search(options, beam_search, never)
+    results = RandomModel(images, words + 3, end_bias).search(options, beam_search, never, repeats)
     for image, found in zip(images, results, strict=True):
-        finished, unfinished, _ = slow_beam_search(image, words + 3, end_bias, never, options)
+        finished, unfinished, _ = slow_beam_search(image, words + 3, end_bias, never, options, repeats=repeats)
         assert_same(found, finished or unfinished)
         assert {h.finished for h in found} == {bool(finished)}
         assert not {token for h in found for token in h.tokens} & {*never, END}, "a forbidden token was produced"
 
 
 @quick
-@given(seeds, st.integers(1, 8), st.integers(1, 7), penalties, st.sampled_from([-9.0, 0.0, 2.0]))
-def test_greedy_equals_a_slow_one(seed, words, longest, penalty, end_bias):
+@given(seeds, st.integers(1, 8), st.integers(1, 7), penalties, st.sampled_from([-9.0, 0.0, 2.0]), rules)
+def test_greedy_equals_a_slow_one(seed, words, longest, penalty, end_bias, repeats):
     """Greedy search takes the most probable allowed token until the end or `max_length` words."""
     options, never = SearchOptions(1, longest, penalty), (START, PAD)
     for image, [found] in zip(
-        [seed, seed + 1], RandomModel([seed, seed + 1], words + 3, end_bias).search(options), strict=True
+        [seed, seed + 1],
+        RandomModel([seed, seed + 1], words + 3, end_bias).search(options, repeats=repeats),
+        strict=True,
     ):
         chosen, logs = [], []
         while END not in chosen and len(chosen) <= longest:
-            step = random_log_probabilities(image, (START, *chosen), words + 3, end_bias, never)
+            step = random_log_probabilities(image, (START, *chosen), words + 3, end_bias, never, repeats)
             logs.append(max(step))
             chosen.append(step.index(logs[-1]))
         finished = chosen[-1] == END
@@ -404,14 +421,14 @@ def test_rescoring_agrees(seed, words, beam, penalty, end_bias):
 # ---- diverse search and sampling ---------------------------------------------------------------------------------------
 
 
-def slow_diverse_search(image, vocabulary, end_bias, never, options):
+def slow_diverse_search(image, vocabulary, end_bias, never, options, repeats):
     """Words and natural logs of each of the searches, one step of all of them at a time."""
     chains = [((), []) for _ in range(options.beam_size)]
     for _ in range(options.max_length + 1):
         taken, after = [], []
         for words, logs in chains:
             if words[-1:] != (END,):
-                step = random_log_probabilities(image, (START, *words), vocabulary, end_bias, never)
+                step = random_log_probabilities(image, (START, *words), vocabulary, end_bias, never, repeats)
                 prices = [log - options.diversity * taken.count(token) for token, log in enumerate(step)]
                 token = prices.index(max(prices))
                 taken.append(token)
@@ -430,14 +447,16 @@ def slow_diverse_search(image, vocabulary, end_bias, never, options):
     penalties,
     st.sampled_from([0.0, 0.5, 2.0, 50.0]),
     st.sampled_from([-9.0, 0.0, 2.0]),
+    rules,
 )
-def test_diverse_search_equals_a_slow_one(seed, words, beam, longest, penalty, diversity, end_bias):
+def test_diverse_search_equals_a_slow_one(seed, words, beam, longest, penalty, diversity, end_bias, repeats):
     """Each search pays for the words that those before it take at the same place; what is found is ranked without."""
     options = SearchOptions(beam, longest, penalty, method="diverse", diversity=diversity)
     never, images = (START, PAD), [seed, seed + 1]
-    for image, found in zip(images, RandomModel(images, words + 3, end_bias).search(options), strict=True):
+    results = RandomModel(images, words + 3, end_bias).search(options, repeats=repeats)
+    for image, found in zip(images, results, strict=True):
         expected = {}
-        for chain, logs in slow_diverse_search(image, words + 3, end_bias, never, options):
+        for chain, logs in slow_diverse_search(image, words + 3, end_bias, never, options, repeats):
             finished = END in chain
             logs = logs if finished else logs[:longest]
             key = tuple(token for token in chain if token != END)[:longest], finished
@@ -468,7 +487,7 @@ def draws(model, count, **options):
     table = Table(model, 8)
     torch.manual_seed(5)
     options = SearchOptions(1, 5, method="sample", **options)
-    found = search(table, table.state(count), start=START, end=END, never=(START, PAD), options=options)
+    found = search(Decoding(table, table.state(count), START, END, (START, PAD)), options)
     tokens = [hypotheses[0].tokens for hypotheses in found]
     return {sentence: tokens.count(sentence) / count for sentence in set(tokens)}
 
@@ -516,6 +535,31 @@ def test_what_is_drawn_has_the_models_own_probabilities(seed, words, beam, penal
             ]
             assert hypothesis.log_probabilities == pytest.approx(logs, abs=1e-4)
             assert hypothesis.score == pytest.approx(sum(logs) / len(logs) ** penalty, abs=1e-4)
+
+
+# ---- loops -----------------------------------------------------------------------------------------------------------
+
+
+@every_method
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_no_sentence_goes_in_a_loop(beam, method, repeats):
+    """A model that says one word, or a pair, for ever says it as often as is allowed; what follows is its second best."""
+    again = {START: {A: 1.0}, A: {A: 0.9, DOG: 0.1}, DOG: {THE: 0.9, RUNS: 0.1}, THE: {DOG: 0.9, CAT: 0.1}}
+    table = Table(again, 8)
+    torch.manual_seed(0)
+    options = SearchOptions(beam, 30, method=method)
+    [found] = search(Decoding(table, table.state(), START, END, (START, PAD), repeats), options)
+    for hypothesis in found:
+        assert not any(loops(hypothesis.tokens[:length], repeats) for length in range(len(hypothesis.tokens) + 1))
+    if (beam, method) == (1, "beam"):
+        assert found[0].tokens == (A,) * repeats + (DOG, THE) * repeats + (DOG, RUNS)
+        assert found[0].finished
+
+
+def test_without_the_rule_a_model_may_repeat_itself():
+    """To the greatest length: whoever searches says whether it may."""
+    [[found]], _ = run_table({START: {A: 1.0}, A: {A: 0.9, DOG: 0.1}}, beam_size=1, max_length=30)
+    assert found.tokens == (A,) * 30
 
 
 # ---- shapes, state, watching -----------------------------------------------------------------------------------------
@@ -588,9 +632,7 @@ def test_a_recurrent_network_and_its_memory():
         hidden = cell(x.flatten(0, 1), hidden.flatten(0, 1)).unflatten(0, tokens.shape)
         return out(hidden) * 3, (hidden,)
 
-    results = search(
-        step, (memory[:, None] * 2,), start=START, end=END, never=[START, PAD], options=SearchOptions(4, 8, 0.7)
-    )
+    results = search(Decoding(step, (memory[:, None] * 2,), START, END, (START, PAD)), SearchOptions(4, 8, 0.7))
     with torch.no_grad():
         for image, found in enumerate(results):
             for hypothesis in found:
@@ -612,7 +654,7 @@ def test_a_vocabulary_of_the_end_alone(beam):
     def step(tokens, state):
         return torch.zeros(*tokens.shape, 1), state
 
-    [found] = search(step, (torch.zeros(1, 1, 1),), start=0, end=0, options=SearchOptions(beam, 5))
+    [found] = search(Decoding(step, (torch.zeros(1, 1, 1),), start=0, end=0), SearchOptions(beam, 5))
     assert [(h.tokens, h.finished) for h in found] == [((), True)]
 
 
@@ -632,6 +674,16 @@ def test_the_end_may_be_forbidden(beam, method):
     found = RandomModel([7, 8], 6).search(SearchOptions(beam, 4, method=method), never=(START, END, PAD))
     assert all(len(h.tokens) == 4 and not h.finished for image in found for h in image)
     assert method != "beam" or [len(image) for image in found] == [beam, beam]
+
+
+def test_an_unknown_method_is_an_error():
+    """It is not sampled, and the ones there are are those that options allow."""
+    options = SearchOptions()
+    object.__setattr__(options, "method", "luck")
+    table = Table(GARDEN, 8)
+    with pytest.raises(OptionError, match=r"--search is 'luck': choose one of beam, diverse, sample\."):
+        search(Decoding(table, table.state(), START, END), options)
+    assert tuple(METHODS) == ALL_METHODS
 
 
 @every_method
@@ -669,7 +721,7 @@ def test_broken_probabilities_are_an_error(beam, method, bad, at):
         return logits, state
 
     with pytest.raises(CaptionerError, match="no finite probabilities for image 1 of"):
-        search(step, model.state(), start=START, end=END, options=SearchOptions(beam, 4, method=method))
+        search(Decoding(step, model.state(), START, END), SearchOptions(beam, 4, method=method))
 
 
 @every_method

@@ -11,6 +11,7 @@ from benchmarks.speed.measure import PRECISIONS, Row, Setting, dtype, fastest, o
 from benchmarks.speed.peers import InTheirLoop, Sizes, TutorialDecoder, Writer, caption_alone
 from captioner.checkpoint import load_model, model_path
 from captioner.decoder import Decoder
+from captioner.network import begin
 from captioner.options import DecoderOptions, SearchOptions
 from captioner.search import search
 from captioner.text import END, PAD, START, UNKNOWN
@@ -27,15 +28,8 @@ def without_end(output: nn.Linear) -> None:
 def together(decoder: Decoder, features: Tensor, beam_size: int, words: int = WORDS) -> None:
     """Our search, for all images (B, R, C) at once."""
     with torch.inference_mode():
-        memory = decoder.read(features)
-        search(
-            lambda tokens, state: decoder.step(tokens, state, memory),
-            decoder.start(memory),
-            start=START,
-            end=END,
-            never=(PAD, START, UNKNOWN),
-            options=SearchOptions(beam_size=beam_size, max_length=words),
-        )
+        decoding = begin(decoder, features, never=(PAD, START, UNKNOWN))
+        search(decoding, SearchOptions(beam_size=beam_size, max_length=words))
 
 
 def measure(setting: Setting) -> list[Row]:

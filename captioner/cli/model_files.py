@@ -42,6 +42,8 @@ def run_info(chosen: argparse.Namespace) -> int:
     print(f"vocabulary     {len(header['vocabulary']):,} words, tokeniser {header['tokeniser']}")
     origin = header["provenance"]
     for key, value in origin.items():
+        if value is None:  # the commit of what was trained outside a source tree
+            continue
         if key == "starting_weights" and isinstance(value, dict):
             value = _trained_model(value)
         elif key == "teachers":

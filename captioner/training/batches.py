@@ -4,9 +4,7 @@ An image and all its captions stay together: the image is encoded once, and the 
 axis.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +16,7 @@ from captioner.decoder import stack_captions
 from captioner.options import ImageOptions
 from captioner.pictures import fit, read_image, to_tensor
 from captioner.text import END, START, Vocabulary, tokenise
+from captioner.vision import stacked
 
 
 @dataclass(frozen=True)
@@ -119,23 +118,7 @@ def load_pixels(
     def load(batch: Sequence[int]) -> list[Tensor]:
         return [_pixels(images[index], options, index, augmentation) for index in batch]
 
-    if not workers:
-        yield from map(torch.stack, map(load, batches))
-        return
-    # Threads, since Pillow lets others run while it decodes: forked processes would keep a copy of every page of a
-    # training run's memory that changes after the fork, and double it. What they read is stacked outside of them, since
-    # a thread that calls torch gets helpers of its own (see pictures.to_tensor).
-    pool = ThreadPoolExecutor(workers)
-    try:
-        ahead: deque[Future[list[Tensor]]] = deque()
-        for batch in batches:
-            ahead.append(pool.submit(load, batch))
-            if len(ahead) > 2 * workers:
-                yield torch.stack(ahead.popleft().result())
-        while ahead:
-            yield torch.stack(ahead.popleft().result())
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return stacked(load, batches, workers)
 
 
 def _pixels(image: CaptionedImage, options: ImageOptions, index: int, augmentation: tuple[int, int] | None) -> Tensor:

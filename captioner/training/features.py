@@ -15,12 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captioner.datasets.dataset import CaptionedImage
-from captioner.device import autocast
 from captioner.errors import OptionError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel
 from captioner.options import to_dict
-from captioner.training.batches import load_pixels
 
 _BATCH = 64
 _SPARE = 512 * 2**20  # bytes left free for the checkpoints that follow
@@ -76,7 +74,6 @@ def _key(model: CaptionModel, images: Sequence[CaptionedImage], precision: str) 
     return digest.hexdigest()[:32]
 
 
-@torch.inference_mode()
 def _write(
     path: Path,
     model: CaptionModel,
@@ -84,16 +81,12 @@ def _write(
     precision: str,
     workers: int,
 ) -> None:
-    device = next(model.parameters()).device
     model.eval()
-    order = list(range(len(images)))
-    batches = [order[first : first + _BATCH] for first in range(0, len(order), _BATCH)]
+    sources = [image.source for image in images]
     bar = tqdm(total=len(images), desc="encoding", unit="picture", leave=False, disable=None)
     with path.open("wb") as file, bar:
-        for pixels in load_pixels(images, model.options.image, batches, workers=workers):
-            with autocast(precision, device):
-                features = model.encode(pixels.to(device))
+        for features in model.vision.encode_all(sources, batch=_BATCH, precision=precision, workers=workers):
             # Half precision ends at 65,504; a network whose features go beyond is cut there rather than infinite.
-            features = features.float().clamp(-65_000, 65_000).half().cpu()
-            file.write(features.contiguous().view(torch.uint8).numpy().tobytes())
+            small = features.clamp(-65_000, 65_000).half().cpu()
+            file.write(small.contiguous().view(torch.uint8).numpy().tobytes())
             bar.update(len(features))

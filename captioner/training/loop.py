@@ -65,7 +65,7 @@ def _prepare(
     options = resolve_options(given, kind=data.kind, start=start)
     with torch.random.fork_rng(devices=[]):
         encoder = Encoder(options.encoder, image_size=options.image.size)
-    list(encoder.trainable(options.training.fine_tune))
+    encoder.trainable(options.training.fine_tune)
     if teachers and start is None:
         raise OptionError("--teachers teach a trained model: name it with --start-from.")
     return start, load_teachers(teachers, options, start) if start else {}, options

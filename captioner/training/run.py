@@ -94,7 +94,7 @@ class Run:
             objective = CrossEntropy(training, [model.decoder for model in models])
         # Features are kept where every epoch would compute the same ones.
         self.cached = training.fine_tune is None and not training.augment
-        list(self.model.encoder.trainable(training.fine_tune))
+        self.model.encoder.trainable(training.fine_tune)
         self.learner = Learner(self.decoder, objective, training.precision, model=self.model)
         self.optimizer = make_optimizer(self.learner, training)
         self.steps = math.ceil(len(self.train_images) / training.batch_size)

@@ -14,6 +14,7 @@ from torch import Tensor
 from captioner.datasets.dataset import CaptionedImage
 from captioner.decoder import Decoder
 from captioner.metrics.cider import DocumentFrequencies, cider
+from captioner.network import begin
 from captioner.search import sample
 from captioner.text import END, PAD, START, Vocabulary, tokenise
 
@@ -44,13 +45,8 @@ def draw(decoder: Decoder, features: Tensor, *, samples: int, max_length: int, t
     training = decoder.training
     decoder.eval()
     with torch.no_grad():
-        memory = decoder.read(features)
         drawn = sample(
-            lambda tokens, state: decoder.step(tokens, state, memory),
-            decoder.start(memory),
-            start=START,
-            end=END,
-            never=NEVER,
+            begin(decoder, features, never=NEVER),
             samples=samples,
             max_length=max_length,
             temperature=temperature,

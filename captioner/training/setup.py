@@ -24,6 +24,7 @@ from captioner.options import (
     ImageOptions,
     SearchOptions,
     TrainingOptions,
+    check_groups,
     flag,
     from_dict,
     to_dict,
@@ -93,6 +94,7 @@ def resolve_options(given: Given, *, kind: str, start: ModelFile | None) -> Opti
     The recipe is that of the data set's kind where training starts from nothing, and that of the objective. Raises
     OptionError where choices contradict each other or the model that training starts from.
     """
+    check_groups(given, [cls.__name__ for cls in _CLASSES.values()])
     choices = given.get("TrainingOptions", {})
     _check_stage(choices, start)
     recipe = RECIPES.get(kind, {}) if start is None else RECIPES.get(choices.get("objective", ""), {})

@@ -11,14 +11,12 @@ from tqdm import tqdm
 
 from captioner.checkpoint import ModelFile
 from captioner.datasets.dataset import CaptionedImage
-from captioner.device import autocast
 from captioner.evaluation import Evaluation, evaluate
 from captioner.generation import caption_features
 from captioner.model import CaptionModel
 from captioner.network import network_of
 from captioner.options import SearchOptions
 from captioner.text import Vocabulary
-from captioner.training.batches import load_pixels
 
 _BATCH = 64
 
@@ -44,16 +42,9 @@ def validate(
     return evaluate(images, texts), texts
 
 
-@torch.inference_mode()
 def _encode(model: CaptionModel, images: Sequence[CaptionedImage], precision: str) -> Iterator[Tensor]:
     """The features of the images, batch by batch."""
-    device = next(model.parameters()).device
-    order = list(range(len(images)))
-    batches = [order[first : first + _BATCH] for first in range(0, len(order), _BATCH)]
-    for pixels in load_pixels(images, model.options.image, batches):
-        with autocast(precision, device):
-            features = model.encode(pixels.to(device))
-        yield features.float()
+    return model.vision.encode_all([image.source for image in images], batch=_BATCH, precision=precision)
 
 
 def choose_search(

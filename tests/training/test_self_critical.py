@@ -9,6 +9,7 @@ import torch
 from captioner.datasets.dataset import CaptionedImage
 from captioner.decoder import Decoder, stack_captions
 from captioner.metrics.cider import cider, document_frequencies
+from captioner.network import begin
 from captioner.options import DecoderOptions, TrainingOptions
 from captioner.search import sample
 from captioner.text import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, tokenise
@@ -64,13 +65,8 @@ def test_samples_follow_the_models_probabilities(temperature):
     """Each caption is drawn as often as the model says, forbidden tokens never; an end is repeated, nothing follows."""
     decoder, features = small_decoder()
     decoder.eval()
-    memory = decoder.read(features[:1])
     drawn = sample(
-        lambda tokens, state: decoder.step(tokens, state, memory),
-        decoder.start(memory),
-        start=START,
-        end=END,
-        never=NEVER,
+        begin(decoder, features[:1], never=NEVER),
         samples=20_000,
         max_length=3,
         temperature=temperature,

@@ -4,14 +4,53 @@ The command lines are built from these dataclasses (`add_arguments`), model file
 and each checks itself when it is made. Nothing here imports torch, so that `--help` answers at once.
 """
 
-import argparse
-import dataclasses
-import types
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from captioner.errors import OptionError
+from captioner.options.fields import (
+    Checked,
+    add_arguments,
+    check_groups,
+    flag,
+    from_dict,
+    given,
+    is_a,
+    merged,
+    option,
+    to_dict,
+    wrong,
+)
+
+__all__ = [
+    "ATTENTIONS",
+    "CELLS",
+    "DEVICES_HELP",
+    "DIRECTIONS",
+    "ENCODER_WEIGHTS",
+    "FITS",
+    "METHODS",
+    "MODELS",
+    "MODEL_HELP",
+    "OBJECTIVES",
+    "PRECISIONS",
+    "PRECISION_HELP",
+    "PRESETS",
+    "DecoderOptions",
+    "EncoderOptions",
+    "ImageOptions",
+    "SearchOptions",
+    "TrainingOptions",
+    "VideoOptions",
+    "WebOptions",
+    "add_arguments",
+    "check_groups",
+    "flag",
+    "from_dict",
+    "given",
+    "merged",
+    "to_dict",
+    "wrong",
+]
 
 FITS = ("squash", "crop", "pad")
 CELLS = ("rnn", "lstm", "gru")
@@ -29,57 +68,9 @@ MODEL_HELP = f"a bundled model ({', '.join(MODELS)}) or a model file (./{MODELS[
 PRECISION_HELP = "float32, bfloat16, or auto: bfloat16 where the processor multiplies in it"
 DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one"
 
-Options = TypeVar("Options")
-
-
-def option(
-    default: Any,
-    help: str,  # noqa: A002 - argparse's own word
-    *,
-    choices: tuple[str, ...] | None = None,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    flag: str | None = None,
-    metavar: str = "NAME",
-    hidden: bool = False,
-) -> Any:
-    """A dataclass field with its rule and its help text.
-
-    `flag` names the command-line flag where it differs from the field's name, `metavar` its text in the help;
-    `hidden` keeps the field off the command line (model files still carry it).
-    """
-    return dataclasses.field(
-        default=default,
-        metadata={
-            "help": help,
-            "choices": choices,
-            "minimum": minimum,
-            "maximum": maximum,
-            "flag": flag,
-            "metavar": metavar,
-            "hidden": hidden,
-        },
-    )
-
-
-class _Checked:
-    """Checks every field against the rule it was declared with."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value, rule = getattr(self, field.name), field.metadata
-            if value is None:
-                continue
-            if rule["choices"] and value not in rule["choices"]:
-                raise wrong(type(self), field.name, f"is {value!r}", f"choose one of {', '.join(rule['choices'])}")
-            if rule["minimum"] is not None and not value >= rule["minimum"]:
-                raise wrong(type(self), field.name, f"is {value}", f"it must be at least {rule['minimum']}")
-            if rule["maximum"] is not None and not value <= rule["maximum"]:
-                raise wrong(type(self), field.name, f"is {value}", f"it must be at most {rule['maximum']}")
-
 
 @dataclass(frozen=True)
-class ImageOptions(_Checked):
+class ImageOptions(Checked):
     """How a picture becomes the encoder's input."""
 
     fit: str = option("squash", "how a picture fills the square: squash it, crop its middle, or pad it", choices=FITS)
@@ -93,8 +84,17 @@ class ImageOptions(_Checked):
         maximum=2048,
     )
     interpolation: str = option("bilinear", "resampling filter", choices=("bilinear", "bicubic"), hidden=True)
-    mean: tuple[float, ...] = option((0.485, 0.456, 0.406), "subtracted from RGB in 0..1", hidden=True)
-    std: tuple[float, ...] = option((0.229, 0.224, 0.225), "RGB in 0..1 is divided by it", hidden=True)
+    mean: tuple[float, float, float] = option((0.485, 0.456, 0.406), "subtracted from RGB in 0..1", hidden=True)
+    std: tuple[float, float, float] = option((0.229, 0.224, 0.225), "RGB in 0..1 is divided by it", hidden=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            three = isinstance(value, tuple) and len(value) == 3 and all(is_a(part, float) for part in value)
+            if not three or not all(map(math.isfinite, value)) or (name == "std" and min(value) <= 0):
+                above = " above 0" if name == "std" else ""
+                remedy = f"it must be a tuple of three finite numbers{above}"
+                raise wrong(ImageOptions, name, f"is {value!r}", remedy)
 
     @property
     def enough(self) -> int:
@@ -107,7 +107,7 @@ class ImageOptions(_Checked):
 
 
 @dataclass(frozen=True)
-class EncoderOptions(_Checked):
+class EncoderOptions(Checked):
     """Which network looks at the picture, and where it is cut."""
 
     name: str = option("mobilenet_v2", "a torchvision CNN by its torchvision name", flag="encoder")
@@ -115,7 +115,7 @@ class EncoderOptions(_Checked):
 
 
 @dataclass(frozen=True)
-class DecoderOptions(_Checked):
+class DecoderOptions(Checked):
     """The network that writes the words."""
 
     cell: str = option("lstm", "the recurrent cell", choices=CELLS)
@@ -138,7 +138,7 @@ class DecoderOptions(_Checked):
 
 
 @dataclass(frozen=True)
-class SearchOptions(_Checked):
+class SearchOptions(Checked):
     """How the sentence is found."""
 
     beam_size: int = option(3, "hypotheses kept for each picture; 1 is greedy search", minimum=1, maximum=100)
@@ -190,7 +190,7 @@ class SearchOptions(_Checked):
 
 
 @dataclass(frozen=True)
-class VideoOptions(_Checked):
+class VideoOptions(Checked):
     """Where a clip is looked at."""
 
     shortest: float = option(
@@ -217,7 +217,7 @@ class VideoOptions(_Checked):
 
 
 @dataclass(frozen=True)
-class TrainingOptions(_Checked):
+class TrainingOptions(Checked):
     """How the model learns."""
 
     objective: str = option(
@@ -277,7 +277,7 @@ MOST_WORK = 20_000
 
 
 @dataclass(frozen=True)
-class WebOptions(_Checked):
+class WebOptions(Checked):
     """Where the page is served, to whom, and with which example photos."""
 
     host: str = option("127.0.0.1", "address to serve; 0.0.0.0 lets other machines in")
@@ -305,86 +305,3 @@ class WebOptions(_Checked):
     examples: str | None = option(
         None, "folder with example photos of your own (default: the ones that come with Gradio)", metavar="FOLDER"
     )
-
-
-def wrong(cls: type, name: str, reason: str, remedy: str) -> OptionError:
-    """The error that says what is wrong with a field of `cls`, and what would be right."""
-    return OptionError(name, reason, remedy, field=name, flag=flag(cls, name))
-
-
-def flag(cls: type, name: str) -> str:
-    """The command-line flag of a field, for messages."""
-    return _flag(next(field for field in dataclasses.fields(cls) if field.name == name))
-
-
-def _flag(field: "dataclasses.Field[Any]") -> str:
-    return "--" + (field.metadata["flag"] or field.name.replace("_", "-"))
-
-
-def _plain_type(hint: Any) -> Any:
-    """`str` for `str | None`; the hint itself otherwise."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return next(part for part in get_args(hint) if part is not type(None))
-    return hint
-
-
-def add_arguments(parser: argparse.ArgumentParser, cls: type, *, defaults: bool = True) -> None:
-    """Adds a flag for every field of an options dataclass.
-
-    A flag that is not given leaves no trace in the namespace, so that `given` tells what the user chose. `defaults`
-    shows the defaults in the help; where a model file decides them, they would mislead.
-    """
-    hints = get_type_hints(cls)
-    group = parser.add_argument_group((cls.__doc__ or cls.__name__).split("\n")[0].rstrip("."))
-    for field in dataclasses.fields(cls):
-        rule = field.metadata
-        if rule["hidden"]:
-            continue
-        kind = _plain_type(hints[field.name])
-        shown = f" (default: {field.default})" if defaults and field.default is not None else ""
-        arguments: dict[str, Any] = {
-            "dest": _destination(cls, field.name),
-            "default": argparse.SUPPRESS,
-            "help": (rule["help"] + shown).replace("%", "%%"),
-        }
-        if kind is bool:
-            group.add_argument(_flag(field), action=argparse.BooleanOptionalAction, **arguments)
-        else:
-            metavar = (
-                "|".join(rule["choices"]) if rule["choices"] else {int: "N", float: "X"}.get(kind, rule["metavar"])
-            )
-            group.add_argument(_flag(field), type=kind, metavar=metavar, **arguments)
-
-
-def given(cls: type, namespace: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `cls` that were given on the command line, with their values."""
-    names = (field.name for field in dataclasses.fields(cls))
-    return {n: getattr(namespace, _destination(cls, n)) for n in names if hasattr(namespace, _destination(cls, n))}
-
-
-def _destination(cls: type, name: str) -> str:
-    return f"{cls.__name__}.{name}"
-
-
-def to_dict(options: Any) -> dict[str, Any]:
-    """An options dataclass as plain values for JSON."""
-    return dataclasses.asdict(options)
-
-
-def from_dict(cls: type[Options], values: Mapping[str, Any]) -> Options:
-    """The options that `to_dict` wrote; raises OptionError where a field is unknown or has a value it cannot have."""
-    _check_names(cls, values, "the file may come from a newer version")
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def merged(options: Options, values: Mapping[str, Any]) -> Options:
-    """The options with some fields changed; raises OptionError as `from_dict` does."""
-    fields = ", ".join(field.name for field in dataclasses.fields(options))  # type: ignore[arg-type]
-    _check_names(type(options), values, f"it has {fields}")
-    return dataclasses.replace(options, **values)  # type: ignore[type-var]
-
-
-def _check_names(cls: type, values: Mapping[str, Any], hint: str) -> None:
-    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
-    if unknown:
-        raise OptionError(f"{cls.__name__} has no field {', '.join(unknown)}: {hint}.")

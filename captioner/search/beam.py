@@ -1,0 +1,104 @@
+"""Beam search: hypotheses that are kept while they are among the best of their image.
+
+Promises, proved in tests/test_search.py: a beam as wide as the language finds what exhaustive search finds; stopping
+early changes no result.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from captioner.options import SearchOptions
+from captioner.search.decoding import (
+    Decoding,
+    Hypothesis,
+    Watch,
+    bar_loops,
+    hypothesis_of,
+    log_probabilities_of,
+    not_finite,
+)
+
+
+@torch.inference_mode()
+def beam_search(decoding: Decoding, options: SearchOptions, watch: Watch | None = None) -> list[list[Hypothesis]]:
+    """The best `beam_size` hypotheses that a beam search meets; errors as in `search`.
+
+    At each step all continuations of the live hypotheses are candidates. Those among the best `beam_size` that end
+    compete in the image's pool, ranked by log-probability / length ** length_penalty, the end counted (Wu et al. 2016,
+    section 7, the form before their equation 14; with a penalty of 1, Graves 2012, algorithm 1). The best `beam_size`
+    that do not end live on, so a finished hypothesis takes no place from a live one (fairseq's rule).
+
+    A beam of 1 equals greedy search where the penalty is 0; a higher one may rank a longer hypothesis above it.
+    """
+    state, end, beam = decoding.state, decoding.end, options.beam_size
+    batch, device = len(state[0]), state[0].device
+    images = torch.arange(batch, device=device)[:, None]
+    forbidden = torch.tensor(decoding.never, dtype=torch.int64, device=device)
+    tokens = torch.full((batch, 1), decoding.start, device=device)
+    history = tokens.new_zeros(batch, 1, 0)
+    # Candidates are the nodes of a tree, numbered through all steps; hypotheses are read off it once, at the end.
+    tree: list[tuple[Tensor, Tensor, Tensor]] = []  # parents, tokens, their log-probabilities
+    nodes = 0
+    live, live_nodes = torch.zeros(batch, 1, device=device), torch.full((batch, 1), -1, device=device)
+    pool = torch.full((batch, beam), -math.inf, device=device)
+    pool_nodes = torch.full((batch, beam), -1, device=device)
+    broken = torch.zeros(batch, dtype=torch.bool, device=device)
+    longest = (options.max_length + 1) ** options.length_penalty
+
+    for length in range(1, options.max_length + 2):  # with the candidates' own token, an end included
+        logits, state = decoding.step(tokens, state)
+        log_probabilities = bar_loops(log_probabilities_of(logits, forbidden), history, decoding.repeats)
+        width, vocabulary = log_probabilities.shape[1:]
+        totals = (live[..., None] + log_probabilities).flatten(1)
+        best, places = totals.topk(min(2 * beam, width * vocabulary))  # at most `width` of them end
+        broken |= best[:, 0].isnan()  # topk puts NaN first
+        parents, chosen = places // vocabulary, places % vocabulary
+        tree.append((live_nodes.gather(1, parents), chosen, log_probabilities.flatten(1).gather(1, places)))
+        numbers = torch.arange(nodes, nodes + best.shape[1], device=device).expand(batch, -1)
+        nodes += best.shape[1]
+
+        ends = chosen == end
+        scores = (best / length**options.length_penalty).masked_fill(~ends, -math.inf)[:, :beam]
+        pool, places = torch.cat([pool, scores], 1).topk(beam)
+        pool_nodes = torch.cat([pool_nodes, numbers[:, :beam]], 1).gather(1, places)
+        if length > options.max_length:
+            break
+
+        live, places = best.masked_fill(ends, -math.inf).topk(max(1, min(beam, width * (vocabulary - 1))))
+        live_nodes, parents, tokens = (x.gather(1, places) for x in (numbers, parents, chosen))
+        history = torch.cat([history[images, parents], tokens[..., None]], -1)
+        if watch:
+            watch(length - 1, history, live)
+        # Log-probabilities only fall, so no live hypothesis can end above the best one's, divided for the longest end
+        # (a bound as in Huang, Zhao and Ma 2017). The one sync of a step.
+        if (pool[:, -1] >= live[:, 0] / longest).all():
+            break
+        state = tuple(x[images, parents] for x in state)
+
+    node_parents, node_tokens, node_logs = (torch.cat(column, 1).tolist() for column in zip(*tree, strict=True))
+    in_pool, in_beam = _occupied(pool, pool_nodes), _occupied(live, live_nodes)
+    results = []
+    for image, failed in enumerate(broken.tolist()):
+        # A finished hypothesis, however improbable, goes before an unfinished one.
+        ranked = [(node, True) for node in in_pool[image]] or [(node, False) for node in in_beam[image]]
+        if failed or not ranked:
+            raise not_finite(image)
+        hypotheses = []
+        for node, is_finished in ranked:
+            trail = []
+            while node >= 0:
+                trail.append(node)
+                node = node_parents[image][node]
+            trail.reverse()
+            words = [node_tokens[image][n] for n in (trail[:-1] if is_finished else trail)]
+            hypotheses.append(hypothesis_of(words, [node_logs[image][n] for n in trail], is_finished, options))
+        results.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
+    return results
+
+
+def _occupied(scores: Tensor, nodes: Tensor) -> list[list[int]]:
+    """Each image's nodes without the empty places, which score -inf."""
+    pairs = zip(scores.tolist(), nodes.tolist(), strict=True)
+    return [[node for score, node in zip(*pair, strict=True) if score > -math.inf] for pair in pairs]
