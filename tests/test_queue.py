@@ -11,10 +11,10 @@ import torch
 
 from captioner.captioner import Captioner
 from captioner.checkpoint import ModelFile
-from captioner.errors import BusyError, CaptionerError
+from captioner.errors import BusyError, CaptionerError, OptionError
 from captioner.network import fused
 from captioner.options import SearchOptions
-from captioner.web.queue import ModelQueue
+from captioner.web.queue import ModelQueue, Party
 
 SEARCH = SearchOptions(beam_size=2, max_length=5)
 
@@ -198,3 +198,130 @@ def test_models_are_warm_before_anybody_asks(watched: Watched, small_file: Model
         assert (broken.batches, watched.batches, queue.counts.pictures) == ([1], [1, 1], 1)
     finally:
         queue.close()
+
+
+def test_a_request_gets_all_its_places_or_none(queue: ModelQueue, watched: Watched) -> None:
+    """Two requests that do not fit together: the first is captioned whole, the second is told at once."""
+    occupied(queue, watched)
+    with queue.places(6, SEARCH) as first:
+        with pytest.raises(BusyError, match="6 pictures are waiting already"), queue.places(6, SEARCH):
+            pass
+        with queue.places(4, SEARCH), pytest.raises(BusyError):  # what is left fits
+            queue.caption(watched, pictures(1)[0], SEARCH)
+        futures = [queue.caption(watched, picture, SEARCH, first) for picture in pictures(6)]
+        watched.gate.set()
+        assert all(future.result(20) for future in futures)
+    assert queue.waiting == 0
+    assert queue.counts.refusals == 7
+
+
+def test_places_that_were_not_used_are_given_back(queue: ModelQueue, watched: Watched) -> None:
+    """Whatever ends the request; what waits of it is cancelled."""
+    occupied(queue, watched)
+    with pytest.raises(RuntimeError), queue.places(10, SEARCH) as party:  # noqa: PT012 - how the request ends
+        futures = [queue.caption(watched, picture, SEARCH, party) for picture in pictures(3)]
+        assert queue.waiting == 10
+        raise RuntimeError
+    assert queue.waiting == 0
+    assert all(future.cancelled() for future in futures)
+
+
+def test_a_cancelled_picture_leaves_at_once(queue: ModelQueue, watched: Watched) -> None:
+    """Its place is free while the model still works on what came before."""
+    occupied(queue, watched)
+    futures = [queue.caption(watched, picture, SEARCH) for picture in pictures(10)]
+    for future in futures:
+        assert future.cancel()
+    assert queue.waiting == 0
+    again = [queue.caption(watched, picture, SEARCH) for picture in pictures(10)]
+    watched.gate.set()
+    assert all(future.result(20) for future in again)
+
+
+class Named(Watched):
+    """Also notes whose pictures a batch held: by their first value."""
+
+    def __init__(self, file: ModelFile) -> None:
+        super().__init__(file)
+        self.held: list[list[int]] = []
+
+    def caption_pixels(self, pixels: Any, **rest: Any) -> Any:
+        self.held.append([int(picture[0, 0, 0]) for picture in pixels])
+        return super().caption_pixels(pixels, **rest)
+
+
+def marked(value: int) -> torch.Tensor:
+    return torch.full((3, 64, 64), value, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("search", [SEARCH, SearchOptions(beam_size=1, max_length=4)])
+def test_a_lone_photo_waits_for_one_pass_of_others_at_most(small_file: ModelFile, search: SearchOptions) -> None:
+    """However many pictures three others sent before it, with its search or with another."""
+    named, queue = Named(small_file), ModelQueue(batch=4, capacity=100)
+    occupied(queue, named)
+    futures = []
+    for value in (1, 2, 3):
+        party = Party()
+        futures += [queue.caption(named, marked(value), SEARCH, party) for _ in range(20)]
+    lone = queue.caption(named, marked(99), search)
+    named.gate.set()
+    for future in [*futures, lone]:
+        future.result(20)
+    place = next(number for number, batch in enumerate(named.held) if 99 in batch)
+    assert place <= 2  # the first is what the model was busy with
+    queue.close()
+
+
+def test_requests_take_turns(small_file: ModelFile) -> None:
+    """Each gets its share of every few passes, in whatever order and number they came."""
+    named, queue = Named(small_file), ModelQueue(batch=4, capacity=100)
+    occupied(queue, named)
+    futures = []
+    for value, count in ((1, 40), (2, 12), (3, 12)):
+        party = Party()
+        futures += [queue.caption(named, marked(value), SEARCH, party) for _ in range(count)]
+    named.gate.set()
+    for future in futures:
+        future.result(20)
+    early = [value for batch in named.held[1:10] for value in batch]
+    assert [early.count(value) for value in (1, 2, 3)] == [12, 12, 12]
+    queue.close()
+
+
+def test_whoever_waited_long_goes_before_newcomers(small_file: ModelFile) -> None:
+    """An album beside a crowd of lone photos with another search comes to its end."""
+    named, queue = Named(small_file), ModelQueue(batch=4, capacity=100, patience=0)
+    occupied(queue, named)
+    album = Party(given=10**6)
+    futures = [queue.caption(named, marked(1), SEARCH, album) for _ in range(2)]
+    futures += [queue.caption(named, marked(2), SearchOptions(beam_size=1, max_length=4)) for _ in range(40)]
+    named.gate.set()
+    for future in futures:
+        future.result(20)
+    assert 1 in named.held[1]
+    queue.close()
+
+
+def test_too_much_work_is_refused(small_file: ModelFile) -> None:
+    """Pictures x beam x words of one request; an owner may allow more; and a pass of several is no longer than WORK."""
+    heavy = SearchOptions(beam_size=100, max_length=200)
+    watched, queue = Watched(small_file), ModelQueue(most_work=20_000)
+    with pytest.raises(OptionError, match="2 pictures x 100 sentences x 200 words"), queue.places(2, heavy):
+        pass
+    with queue.places(1, heavy):
+        pass
+    queue.close()
+    queue = ModelQueue(most_work=19_999)
+    for ask in (queue.caption, queue.explain):
+        with pytest.raises(OptionError, match="smaller beam"):
+            ask(watched, pictures(1)[0], heavy)
+    queue.close()
+    queue = ModelQueue(most_work=10**6)
+    occupied(queue, watched)
+    search = SearchOptions(beam_size=20, max_length=100)
+    futures = [queue.caption(watched, picture, search) for picture in pictures(6)]
+    watched.gate.set()
+    for future in futures:
+        future.result(60)
+    assert watched.batches == [1, 2, 2, 2]
+    queue.close()

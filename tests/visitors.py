@@ -3,9 +3,14 @@
 import asyncio
 import json
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 import torch
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -14,6 +19,7 @@ from captioner.checkpoint import ModelFile
 from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, WebOptions
 from captioner.text import SPECIAL_WORDS, Vocabulary
+from captioner.web.connections import Limits, protocol
 from captioner.web.server import create_app
 
 WORDS = ["a", "dog", "runs", "over", "the", "grass"]
@@ -37,6 +43,25 @@ def made(captioner: Captioner, options: WebOptions, **others: Captioner) -> Fast
         return create_app({"first": captioner, **others}, options)
 
     return asyncio.run(make())
+
+
+@contextmanager
+def listening(app: FastAPI, limits: Limits | None = None) -> Iterator[int]:
+    """The application on a port of this machine, in a thread."""
+    config = uvicorn.Config(
+        app, http=protocol(limits or Limits()), log_level="error", timeout_graceful_shutdown=1, timeout_keep_alive=3600
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(20)
 
 
 def half_an_upload(port: int, path: str) -> socket.socket:

@@ -165,8 +165,11 @@ def _caption(
         sentences: queues.SimpleQueue[str | None] = queues.SimpleQueue()
         future = queue.explain(captioner, looked.pixels, search, sentences.put)
         future.add_done_callback(lambda _: sentences.put(None))
-        while (text := sentences.get()) is not None:
-            yield gr.skip(), growing(text), gr.skip()
+        try:
+            while (text := sentences.get()) is not None:
+                yield gr.skip(), growing(text), gr.skip()
+        finally:
+            future.cancel()  # who left before it began needs no caption
         found = future.result()
         seconds = time.perf_counter() - began
         change: dict[str, Any] = {"alt_text": found.caption.text}

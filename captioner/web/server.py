@@ -35,6 +35,7 @@ from captioner.options import WebOptions, wrong
 from captioner.pictures import MAX_BYTES
 from captioner.web.api import add_api
 from captioner.web.bodies import limited_bodies
+from captioner.web.connections import limits_here, protocol
 from captioner.web.downloads import add_downloads
 from captioner.web.origins import known_hosts, own_names, own_origin
 from captioner.web.page import CSS, HEAD, build_page, model_line, theme
@@ -108,7 +109,16 @@ def serve(app: FastAPI, host: str, port: int) -> None:
     """
     with _bind(host, port) as listener:
         # Gradio's open event streams end only when they are told to, so a stop would wait for every open page.
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        limits = limits_here()
+        config = uvicorn.Config(
+            app,
+            http=protocol(limits),
+            log_level="error",  # what is refused is no news: a line for each would fill a disk
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=3600,  # the protocol has its own
+            backlog=min(128, limits.most // 4),  # so many are accepted at a time
+            server_header=False,
+        )
         _Server(config, _address(host, listener)).run(sockets=[listener])
 
 
