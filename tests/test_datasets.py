@@ -219,6 +219,43 @@ def test_names_that_have_travelled_find_their_one_file(tmp_path, stored, written
     assert dataset.images[0].source == source
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-sig"])
+def test_captions_in_the_encodings_that_programs_write(tmp_path, encoding):
+    """UTF-8 with and without a byte order mark, and UTF-16 with one."""
+    picture(tmp_path / "a.png")
+    text = "image,caption\na.png,Ein Hund l\u00e4uft.\n"
+    data = b"\xfe\xff" + text.encode("utf-16-be") if encoding == "utf-16-be-sig" else text.encode(encoding)
+    write(tmp_path / "captions.csv", data)
+    assert load_dataset(tmp_path).images[0].captions == ("Ein Hund l\u00e4uft.",)
+
+
+def test_a_caption_that_begins_with_a_quote(tmp_path):
+    """Nobody quotes it as csv wants; where the caption comes last it is plain what is meant."""
+    rows = 'a.png,"STOP" is on the sign\nb.png,"A sign, quoted"\nc.png,"He said ""no"""\nd.png,"never closed\ne.png,A dog.\n'
+    for name in "abcde":
+        picture(tmp_path / f"{name}.png")
+    dataset = table(tmp_path, "image,caption\n" + rows)
+    captions = {image.name: image.captions for image in dataset.images}
+    assert captions["a.png"] == ('"STOP" is on the sign',)
+    assert captions["b.png"] == ("A sign, quoted",)
+    assert captions["c.png"] == ('He said "no"',)
+    assert kinds(dataset)["malformed row"]
+
+
+def test_json_lines_name_the_keys_they_have(tmp_path):
+    """`path`, as `caption --json` writes it, is read; other keys are named beside those that are wanted."""
+    picture(tmp_path / "a.png")
+    write(
+        tmp_path / "captions.jsonl",
+        '{"path": "a.png", "caption": "A dog."}\n{"file_name": "b.png", "text": "A cat."}\n',
+    )
+    dataset = load_dataset(tmp_path)
+    assert dataset.images[0].captions == ("A dog.",)
+    assert kinds(dataset)["malformed row"] == [
+        "captions.jsonl, line 2 (it has file_name, text: the keys must be image and caption)"
+    ]
+
+
 def test_names_that_fit_several_files_find_none(tmp_path):
     """Which one is meant is not guessed; the very name wins."""
     for name in ("A.png", "a.PNG", "b.png", "B.png"):
@@ -232,7 +269,7 @@ def test_names_that_fit_several_files_find_none(tmp_path):
     ("name", "content", "message"),
     [
         ("captions.csv", b"image,caption\na.png,caf\xe9\n", r"captions.csv is not UTF-8 text \(byte 23 is wrong\)"),
-        ("captions.csv", "image,caption\n".encode("utf-16"), "not UTF-8"),
+        ("captions.csv", "image,caption\n".encode("utf-16")[:-1], "not UTF-8"),
         ("captions.csv", "", "must name the columns `image,caption`"),
         ("captions.csv", "a.png,A dog.\n", "first line of .*captions.csv is 'a.png,A dog.'"),
         ("captions.jsonl", b"\xff", "not UTF-8"),

@@ -72,14 +72,15 @@ def plain_text(value: Any) -> str:
 
 
 def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
+    """The text of a UTF-8 file, with or without a byte order mark, or of a UTF-16 file with one (PowerShell, Excel).
 
     Raises:
-        DataError: it cannot be read, or is not UTF-8.
+        DataError: it cannot be read, or is neither.
 
     """
     try:
-        return file.read_bytes().decode("utf-8-sig")
+        data = file.read_bytes()
+        return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as error:
         byte = error.start
         raise DataError(f"{file} is not UTF-8 text (byte {byte:,} is wrong): save it as UTF-8.") from None

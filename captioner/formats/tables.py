@@ -54,6 +54,7 @@ def read_csv(file: Path) -> Iterator[Row | Problem]:
     # Strict: a quote that never closes is an error here, where the csv module would silently swallow the rows after it.
     lines = io.StringIO("".join(rows), newline="")
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    written: list[str] = []
     while True:
         first = reader.line_num + 2
         try:
@@ -69,11 +70,27 @@ def read_csv(file: Path) -> Iterator[Row | Problem]:
                 raise DataError(f"{len(fields)} fields for {len(columns)} columns")
             row = _row(dict(zip(columns, fields, strict=True)))
         except (csv.Error, DataError) as error:
+            written = written or re.split(r"\r\n|\r|\n", "".join(rows))
+            alone = isinstance(error, csv.Error) and reader.line_num == first - 1 and columns[-1] == "caption"
+            if alone and (plain := _unquoted(written[first - 2], delimiter, columns)):
+                yield plain
+                continue
             last = reader.line_num + 1
             where = f"line {first}" if last <= first else f"lines {first} to {last}"
             yield Problem(MALFORMED, f"{file.name}, {where} ({_reason(error)})")
         else:
             yield row
+
+
+def _unquoted(line: str, delimiter: str, columns: list[str]) -> Row | None:
+    """The row of a line whose caption begins with a quote that nobody meant as csv's: `a.jpg,"STOP" on a sign`."""
+    fields = line.split(delimiter, len(columns) - 1)
+    if len(fields) != len(columns) or line.count('"') % 2:
+        return None
+    try:
+        return _row(dict(zip(columns, map(str.strip, fields), strict=True)))
+    except DataError:
+        return None
 
 
 def json_lines(pictures: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -111,7 +128,11 @@ def _row(fields: Any) -> Row:
     """A row from its fields by column; raises DataError, which says what is wrong with it."""
     if not isinstance(fields, dict):
         raise DataError("not an object with `image` and `caption`")
-    name, caption, split = picture_name(fields.get("image")), fields.get("caption"), fields.get("split")
+    image = fields.get("image", fields.get("path"))  # `path`: as `caption --json` writes it
+    name, caption, split = picture_name(image), fields.get("caption"), fields.get("split")
+    if not {"image", "path"} & fields.keys() or "caption" not in fields:
+        keys = ", ".join(fields)[:80] or "nothing"
+        raise DataError(f"it has {keys}: the keys must be image and caption")
     if not name:
         raise DataError("no image")
     if not isinstance(caption, str) or not plain_text(caption):
