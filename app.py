@@ -6,10 +6,8 @@ python app.py --host 0.0.0.0 --port 8000       for other machines too
 """
 
 import argparse
-import os
 import sys
 from contextlib import closing
-from tempfile import TemporaryDirectory
 
 from captioner.cli.parser import add_model
 from captioner.errors import CaptionerError
@@ -28,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = WebOptions(**given(WebOptions, chosen))
 
         from captioner.web.queue import ModelQueue, load_models
+        from captioner.web.uploads import uploads_folder
 
         # All at once: one costs 0.2 s and 60 MB beside the 5 s and 800 MB of torch and Gradio (measured), and in
         # return a damaged file is known before anybody visits, and no visitor waits for one to be loaded.
@@ -35,11 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         names = [chosen.model] if own else sorted(MODELS, key=lambda name: name != chosen.model)
         captioners = load_models(names, chosen.device, chosen.precision)
 
-        # A folder that only this user can look into, and that is gone when the server stops.
-        folder = TemporaryDirectory(prefix="captioner-", dir=os.environ.get("GRADIO_TEMP_DIR"))
-        with folder as uploads, closing(ModelQueue(warm=captioners.values())) as queue:
-            os.environ["GRADIO_TEMP_DIR"] = uploads
-
+        with uploads_folder(), closing(ModelQueue(warm=captioners.values(), most_work=options.most_work)) as queue:
             from captioner.web.server import create_app, serve  # Gradio: seconds, while the models write their first
 
             serve(create_app(captioners, options, queue), options.host, options.port)

@@ -199,7 +199,9 @@ def test_too_much_is_refused(client: TestClient, captioner: Captioner) -> None:
         for answer in (
             post(client, ("a.jpg", large)),
             client.post("/api/caption", json={"images": [base64_of(large)]}),
-            client.post("/api/caption", content=iter([b'{"images": ["', large, b'"]}']), headers=JSON),  # no length said
+            client.post(
+                "/api/caption", content=iter([b'{"images": ["', large, b'"]}']), headers=JSON
+            ),  # no length said
         ):
             assert answer.status_code == 413
             assert "bigger than 5 MB" in answer.json()["error"]
@@ -211,7 +213,13 @@ def test_base64_as_people_make_it(client: TestClient, make: Any) -> None:
     expected = post(client, ("a.jpg", PHOTO)).json()["captions"][0]["caption"]
     for data in (PHOTO, PHOTO + b"x", PHOTO + b"xy"):  # three lengths of padding; what follows a JPEG is passed over
         text = make(data).decode()
-        texts = [text, text + "\n", "  " + text.replace("\n", "\r\n"), text.strip().rstrip("="), "data:image/jpeg;base64," + text]
+        texts = [
+            text,
+            text + "\n",
+            "  " + text.replace("\n", "\r\n"),
+            text.strip().rstrip("="),
+            "data:image/jpeg;base64," + text,
+        ]
         answer = client.post("/api/caption", json={"images": texts})
         assert [found.get("caption") for found in answer.json()["captions"]] == [expected] * len(texts)
 

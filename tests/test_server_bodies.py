@@ -74,7 +74,9 @@ def test_every_route_has_a_limit(client: TestClient, path: str) -> None:
 @pytest.mark.parametrize("packed", ["gzip", "br", "deflate", "x-odd"])
 def test_a_packed_body_is_named(client: TestClient, path: str, packed: str) -> None:
     """It is not unpacked, and not taken for damaged JSON."""
-    answer = client.post(path, content=b"\x1f\x8b\x08", headers={"content-encoding": packed, "content-type": "application/json"})
+    answer = client.post(
+        path, content=b"\x1f\x8b\x08", headers={"content-encoding": packed, "content-type": "application/json"}
+    )
     assert answer.status_code == 415
     assert packed in answer.json()["error"]
 
@@ -89,7 +91,9 @@ def test_uploads_are_counted_of_each_and_of_all(folder: Path) -> None:
         with TestClient(app, base_url=ADDRESS) as client:
             for host in ("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3"):
                 other = TestClient(app, base_url=ADDRESS, client=(host, 50000))
-                answers.setdefault(host, []).append(other.post("/gradio_api/upload", files={"files": ("a.jpg", bytes(1_200_000))}))
+                answers.setdefault(host, []).append(
+                    other.post("/gradio_api/upload", files={"files": ("a.jpg", bytes(1_200_000))})
+                )
             client.get("/health")
     assert [answer.status_code for answer in answers["10.0.0.1"]] == [200, 429]
     assert "try again later" in answers["10.0.0.1"][1].json()["error"]
@@ -108,7 +112,12 @@ def test_a_ledger_gives_back_and_forgets() -> None:
     """What was given back, and what is older than its time."""
     now = 0.0
     ledger = Ledger(10, 6, 100.0, clock=lambda: now)
-    assert [ledger.take("a", 6), ledger.take("a", 1), ledger.take("b", 5), ledger.take("b", 4)] == [None, "you", "all", None]
+    assert [ledger.take("a", 6), ledger.take("a", 1), ledger.take("b", 5), ledger.take("b", 4)] == [
+        None,
+        "you",
+        "all",
+        None,
+    ]
     now = 101.0
     assert ledger.take("a", 6) is None
     assert ledger.held == {"a": 6}
@@ -118,7 +127,12 @@ def test_a_ledger_gives_back_and_forgets() -> None:
 
 @pytest.mark.parametrize(
     ("client", "visitor"),
-    [(("10.0.0.1", 1), "10.0.0.1"), (("2001:db8::1", 1), "2001:db8::/64"), (None, "nobody"), (("testclient", 1), "testclient")],
+    [
+        (("10.0.0.1", 1), "10.0.0.1"),
+        (("2001:db8::1", 1), "2001:db8::/64"),
+        (None, "nobody"),
+        (("testclient", 1), "testclient"),
+    ],
 )
 def test_visitors_are_told_apart(client: Any, visitor: str) -> None:
     """By address; the many addresses of one household are one visitor."""

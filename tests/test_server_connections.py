@@ -166,7 +166,13 @@ def test_busy_ones_are_not_thrown_out() -> None:
 
 def test_nonsense_is_answered_and_not_written_down(port: int, capfd: pytest.CaptureFixture[str]) -> None:
     """Whatever bytes are sent; the next is served."""
-    for sent in (b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 100_000, GET.replace(b"\r\n\r\n", b"\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")):
+    for sent in (
+        b"\x16\x03\x01\x02\x00",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"A" * 100_000,
+        GET.replace(b"\r\n\r\n", b"\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+    ):
         with connected(port) as one:
             one.sendall(sent)
             one.shutdown(socket.SHUT_WR)

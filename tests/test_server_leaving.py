@@ -119,9 +119,7 @@ def album(port: int, count: int, tmp_path: Path) -> HTTPConnection:
     function = next(part["id"] for part in config["dependencies"] if (button, "click") in map(tuple, part["targets"]))
     file = {"path": path, "orig_name": "many.zip", "meta": {"_type": "gradio.FileData"}}
     asked = json.dumps({"data": [[file], "first"], "fn_index": function, "session_hash": "me"}).encode()
-    join = urllib.request.Request(
-        address + "/gradio_api/queue/join", asked, {"Content-Type": "application/json"}
-    )
+    join = urllib.request.Request(address + "/gradio_api/queue/join", asked, {"Content-Type": "application/json"})
     urllib.request.urlopen(join, timeout=20).close()
     stream = HTTPConnection("127.0.0.1", port, timeout=20)
     stream.request("GET", "/gradio_api/queue/data?session_hash=me")
@@ -145,7 +143,9 @@ def test_an_album_ends_with_its_page(served: tuple[int, ModelQueue, threading.Ev
     assert queue.counts.pictures < 150
 
 
-def test_a_lone_photo_does_not_wait_for_an_album(served: tuple[int, ModelQueue, threading.Event], tmp_path: Path) -> None:
+def test_a_lone_photo_does_not_wait_for_an_album(
+    served: tuple[int, ModelQueue, threading.Event], tmp_path: Path
+) -> None:
     """What the album has waiting goes after it."""
     port, queue, gate = served
     stream = album(port, 300, tmp_path)

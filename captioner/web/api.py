@@ -116,11 +116,17 @@ def _describe(name: str, captioner: Captioner) -> "Model":
     parts = captioner.file.model.options
     search = captioner.file.search
     return Model(
-        name=name, encoder=parts.encoder.name, decoder=parts.decoder.cell, device=str(captioner.device), search=vars(search)
+        name=name,
+        encoder=parts.encoder.name,
+        decoder=parts.decoder.cell,
+        device=str(captioner.device),
+        search=vars(search),
     )
 
 
-async def _unless_left(request: Request, work: Coroutine[Any, Any, list[dict[str, Any]]]) -> list[dict[str, Any]] | None:
+async def _unless_left(
+    request: Request, work: Coroutine[Any, Any, list[dict[str, Any]]]
+) -> list[dict[str, Any]] | None:
     """What the work gives; None where the client leaves before, and the work ends there."""
 
     async def leave() -> None:

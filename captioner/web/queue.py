@@ -187,8 +187,8 @@ class ModelQueue:
     def _check(self, search: SearchOptions, pictures: int = 1) -> None:
         if work_of(search, pictures) > self.most_work:
             raise OptionError(
-                f"{pictures:,} pictures x {search.beam_size} sentences x {search.max_length} words are too much for one "
-                f"request ({self.most_work:,} at most): send fewer pictures, or take a smaller beam or shorter captions."
+                f"{pictures:,} pictures x {search.beam_size} sentences x {search.max_length} words are too much at once "
+                f"({self.most_work:,} at most): send fewer pictures, or take a smaller beam or shorter captions."
             )
 
     def _keep(self, party: Party, count: int) -> None:
@@ -256,7 +256,10 @@ class ModelQueue:
         for place, job in enumerate(self._jobs):
             party = job.party
             before = given.setdefault(party, party.given)
-            rank[job] = (before if now - party.turn <= self.patience else party.turn - now, place)  # below 0: before all
+            rank[job] = (
+                before if now - party.turn <= self.patience else party.turn - now,
+                place,
+            )  # below 0: before all
             given[party] += work_of(job.search)
         jobs = sorted(self._jobs, key=rank.__getitem__)
         first = jobs[0]

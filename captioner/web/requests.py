@@ -29,6 +29,7 @@ Pictures = list[tuple[str, bytes | ImageError]]
 MAX_FILES = 64
 """Most pictures of one request: beyond, a program does better with several requests, and sees how far it has come."""
 
+
 def _search_field(name: str) -> Any:
     """A field of SearchOptions as an optional field of a request."""
     rule = next(field for field in fields(SearchOptions) if field.name == name).metadata
@@ -84,7 +85,6 @@ BODY = {
 }
 
 
-
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
     """A request that gets no captions, with the status and the sentence it gets instead."""
 
@@ -124,7 +124,7 @@ def _read_json(body: bytes) -> tuple[Pictures, dict[str, Any]]:
 
 
 def _from_base64(image: Any) -> bytes | ImageError:
-    """Base64 as people make it: in lines, with - and _ for + and /, without padding, with or without a data URL's head."""
+    """Base64 as people make it: in lines, with - and _ for + and /, without padding, with a data URL's head."""
     if not isinstance(image, str):
         return ImageError("the picture is no string: send it as base64.")
     try:
