@@ -1,7 +1,7 @@
 """Names and passwords (HTTP's basic authentication, RFC 7617), and patience with whoever guesses them.
 
-Promises: without a right name and password nothing is answered but /health and /ready; wrong ones are looked at ever
-more slowly of the one who sends them, and at a steady pace of all together; whoever was let in before is not kept out by
+Promises: without a right name and password nothing is answered but /health and /ready; wrong ones are looked at more
+and more slowly of the one who sends them, and at a steady pace of all; whoever was let in before is not kept out by
 strangers. It knows headers and a clock, and nothing of what is guarded.
 """
 
@@ -152,7 +152,7 @@ def asks_password(app: ASGIApp, *, names: Iterable[bytes], clock: Callable[[], f
         else:
             for each in (visitor, f"cookie {mark(given)}"):
                 patience.forgive(each)
-            scope = {**scope, "state": {**scope.get("state", {}), "name": given.partition(b":")[0].decode()}}
+            scope.setdefault("state", {})["name"] = given.partition(b":")[0].decode()  # for the log
             await app(scope, receive, send if known else _with_cookie(send, scope, mark(given)))
 
     return guard

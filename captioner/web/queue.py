@@ -123,7 +123,7 @@ class ModelQueue:
         self._jobs: list[_Job] = []
         self._kept = 0
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._warmed = False
         self._thread = threading.Thread(target=self._work, name="captioner queue", daemon=True)
         self._thread.start()
 
@@ -131,6 +131,11 @@ class ModelQueue:
     def waiting(self) -> int:
         """How many pictures wait, or are about to come and have their places."""
         return len(self._jobs) + self._kept
+
+    @property
+    def ready(self) -> bool:
+        """The models are warm, and pictures are worked off."""
+        return self._warmed and self._thread.is_alive() and not self._closed
 
     @property
     def closed(self) -> bool:
@@ -187,8 +192,8 @@ class ModelQueue:
     def _check(self, search: SearchOptions, pictures: int = 1) -> None:
         if work_of(search, pictures) > self.most_work:
             raise OptionError(
-                f"{pictures:,} pictures x {search.beam_size} sentences x {search.max_length} words are too much at once "
-                f"({self.most_work:,} at most): send fewer pictures, or take a smaller beam or shorter captions."
+                f"{pictures:,} pictures x {search.beam_size} sentences x {search.max_length} words are too "
+                f"much at once ({self.most_work:,} at most): send fewer pictures, or take a smaller beam or shorter captions."
             )
 
     def _keep(self, party: Party, count: int) -> None:
@@ -220,6 +225,7 @@ class ModelQueue:
             if not self._closed:
                 with contextlib.suppress(Exception):  # whoever asks will be told
                     captioner(Image.new("RGB", (1, 1)))
+        self._warmed = True
         while jobs := self._next():
             jobs = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
             began = time.perf_counter()

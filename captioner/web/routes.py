@@ -76,6 +76,7 @@ def below(app: ASGIApp, *, address: SplitResult) -> ASGIApp:
         else:
             path = scope["path"]
             path = path if path.startswith(prefix + "/") else prefix + path
+            scope.setdefault("state", {})["root_path"] = prefix  # for the log
             scope = {**scope, "path": path, "root_path": prefix}
             if address.netloc:
                 others = [pair for pair in scope["headers"] if pair[0] not in told]

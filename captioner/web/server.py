@@ -42,7 +42,7 @@ from captioner.web.passwords import asks_password, read_names
 from captioner.web.problems import add_problems
 from captioner.web.queue import ModelQueue
 from captioner.web.routes import below, open_routes
-from captioner.web.status import add_status
+from captioner.web.status import Measures, add_status, observed, write_line
 
 _EVENTS = 256
 """Most calls of the page that wait in Gradio's own queue."""
@@ -58,11 +58,12 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
     # FastAPI's own page of the API loads its scripts from a public server.
     app = FastAPIOffline(title="captioner", version=captioner.__version__, docs_url="/docs", redoc_url=None)
     add_api(app, captioners, queue)
-    add_status(app, queue)
-    add_downloads(app)
+    measures = Measures()
+    add_status(app, captioners, queue, measures)
     add_problems(app)
     uploads = _mount_page(app, captioners, options, queue) if options.page else set()
     _guard(app, options, uploads)
+    app.add_middleware(observed, measures=measures, log=write_line if options.access_log else None)
     app.state.queue = queue
     app.state.model_line = model_line(next(iter(captioners.values())))
     return app
@@ -70,6 +71,7 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
 
 def _mount_page(app: FastAPI, captioners: Mapping[str, Captioner], options: WebOptions, queue: ModelQueue) -> set[str]:
     """Adds the page at /, and gives Gradio's list of uploads to delete."""
+    add_downloads(app)
     _strip_template()
     page = build_page(captioners, options, queue)
     page.queue(api_open=False, max_size=_EVENTS)
