@@ -112,7 +112,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path, *arguments: str) -> Iterator[str]:
     """`python app.py`, ready; stopped with Ctrl-C at the end, which must be quiet and leave nothing of its visitors."""
     pytest.importorskip("gradio", reason="the page needs gradio")
     if not BUNDLED.exists():
@@ -120,7 +120,7 @@ def serving(folder: Path) -> Iterator[str]:
     log, uploads = folder / "stderr.txt", folder / "uploads"
     uploads.mkdir()
     environment = os.environ | {"GRADIO_TEMP_DIR": str(uploads)}
-    command = [sys.executable, "app.py", "--port", "0", "--device", "cpu"]
+    command = [sys.executable, "app.py", "--port", "0", "--device", "cpu", *arguments]
     with (
         log.open("w") as errors,
         subprocess.Popen(

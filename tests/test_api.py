@@ -316,7 +316,7 @@ def test_metrics_count_what_was_done(client: TestClient) -> None:
     post(client, ("a.jpg", PHOTO), ("b.jpg", PHOTO))
     assert pictures() == before + 2
     lines = client.get("/metrics").text.splitlines()
-    assert all(re.fullmatch(r"# (HELP|TYPE) captioner_\w+ .+|captioner_\w+ [\d.]+", line) for line in lines)
+    assert all(re.fullmatch(r"# (HELP|TYPE) captioner_\w+ .+|captioner_\w+(\{.+\})? [\d.]+", line) for line in lines)
 
 
 def test_a_password_guards_everything_but_health(captioner: Captioner) -> None:

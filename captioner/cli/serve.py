@@ -7,8 +7,6 @@ python app.py --host 0.0.0.0 --port 8000       for other machines too
 
 import argparse
 import contextlib
-import os
-from tempfile import TemporaryDirectory
 
 from captioner.cli.parser import add_model
 from captioner.options import MODELS, WebOptions, add_arguments, given
@@ -25,6 +23,7 @@ def run(chosen: argparse.Namespace) -> int:
     options = WebOptions(**given(WebOptions, chosen))
 
     from captioner.web.queue import ModelQueue, load_models
+    from captioner.web.uploads import uploads_folder
 
     # All at once: one costs 0.2 s and 60 MB beside the 5 s and 800 MB of torch and Gradio (measured), and in
     # return a damaged file is known before anybody visits, and no visitor waits for one to be loaded.
@@ -33,12 +32,9 @@ def run(chosen: argparse.Namespace) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         captioners = load_models(names, chosen.device, chosen.precision)
 
-        # A folder that only this user can look into, and that is gone when the server stops.
-        folder = TemporaryDirectory(prefix="captioner-", dir=os.environ.get("GRADIO_TEMP_DIR"))
         # A thread inside of torch when Python ends would abort the process, so the queue is closed in any case.
-        with folder as uploads, contextlib.closing(ModelQueue(warm=captioners.values())) as queue:
-            os.environ["GRADIO_TEMP_DIR"] = uploads
-
+        closing, work = contextlib.closing, options.most_work
+        with uploads_folder(), closing(ModelQueue(warm=captioners.values(), most_work=work)) as queue:
             from captioner.web.server import create_app, serve  # Gradio: seconds, while the models write their first
 
             serve(create_app(captioners, options, queue), options.host, options.port)

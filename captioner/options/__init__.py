@@ -297,6 +297,18 @@ class WebOptions(Checked):
     auth: str | None = option(
         None, "ask everybody for this name and password (HTTP basic authentication)", metavar="NAME:PASSWORD"
     )
+    auth_file: str | None = option(
+        None,
+        "file with a NAME:PASSWORD on each line, hidden from lists of processes; or the variable CAPTIONER_AUTH",
+        metavar="FILE",
+    )
+    page: bool = option(True, "serve the page; without it, the API alone")
+    access_log: bool = option(False, "write a line for each request: who, what, how long; not its contents")
+    root_path: str | None = option(
+        None,
+        "where a proxy shows this server: a path (/captioner), or the whole address (https://example.com/captioner)",
+        metavar="PATH|ADDRESS",
+    )
     allow_host: str | None = option(
         None,
         "names by which this server is visited, beside its own address; * stands for any letters (*.example.com)",

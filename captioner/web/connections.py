@@ -56,7 +56,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
 
 
 class _Limited(H11Protocol):
-    """One connection. Its clock runs while the client owes something: a head, a body, the reading of an answer."""
+    """One connection. Its clock runs while the client owes a head, a body's bytes, or the reading of an answer."""
 
     limits: Limits
     since = 0.0

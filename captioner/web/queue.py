@@ -127,7 +127,7 @@ class ModelQueue:
         self._jobs: list[_Job] = []
         self._kept = 0
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._warmed = False
         self._thread = threading.Thread(target=self._work, name="captioner queue", daemon=True)
         self._thread.start()
 
@@ -135,6 +135,11 @@ class ModelQueue:
     def waiting(self) -> int:
         """How many pictures wait, or are about to come and have their places."""
         return len(self._jobs) + self._kept
+
+    @property
+    def ready(self) -> bool:
+        """The models are warm, and pictures are worked off."""
+        return self._warmed and self._thread.is_alive() and not self._closed
 
     @property
     def closed(self) -> bool:
@@ -191,7 +196,7 @@ class ModelQueue:
     def _check(self, search: SearchOptions, pictures: int = 1) -> None:
         if work_of(search, pictures) > self.most_work:
             work = f"{pictures:,} pictures x {search.beam_size} sentences x {search.max_length} words"
-            reason = f"are too much for one request ({self.most_work:,} at most)"
+            reason = f"are too much at once ({self.most_work:,} at most)"
             raise OptionError(work, reason, "send fewer pictures, or take a smaller beam or shorter captions")
 
     def _keep(self, party: Party, count: int) -> None:
@@ -223,6 +228,7 @@ class ModelQueue:
             if not self._closed:
                 with contextlib.suppress(Exception):  # whoever asks will be told
                     captioner(Image.new("RGB", (1, 1)))
+        self._warmed = True
         while jobs := self._next():
             jobs = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
             began = time.perf_counter()

@@ -124,7 +124,7 @@ def _read_json(body: bytes) -> tuple[Pictures, dict[str, Any]]:
 
 
 def _from_base64(image: Any) -> bytes | ImageError:
-    """Base64 as people make it: in lines, with - and _ for + and /, without padding, with a data URL's head or not."""
+    """Base64 as people make it: in lines, with - and _ for + and /, without padding, with a data URL's head."""
     if not isinstance(image, str):
         return ImageError("the picture", "is no string", "send it as base64")
     try:

@@ -6,8 +6,9 @@ Gradio brings and however an address is spelt. It knows addresses, and nothing o
 
 import os
 import re
+from urllib.parse import SplitResult
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _READ, _STREAM, _SEND = ("GET", "HEAD"), ("GET",), ("POST",)
@@ -44,17 +45,43 @@ def open_routes(app: ASGIApp, *, page: bool, folder: str) -> ASGIApp:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        path = _without_slash(scope["path"])
+        root = scope.get("root_path", "")
+        path = _without_slash(scope["path"].removeprefix(root))
         for methods, address in table:
             if scope["method"] in methods and (found := address.fullmatch(path)):
                 if (file := found.groupdict().get("file")) and not any(_lies_in(file, each) for each in folders):
                     await _refuse(403, "No such file can be seen from here.", scope, receive, send)
                 elif scope["method"] == "HEAD" and path != "/api/caption":
-                    await app({**scope, "path": path, "method": "GET"}, receive, _bodiless(send))
+                    await app({**scope, "path": root + path, "method": "GET"}, receive, _bodiless(send))
                 else:
-                    await app({**scope, "path": path}, receive, send)
+                    await app({**scope, "path": root + path}, receive, send)
                 return
         await _refuse(404, "There is nothing at this address: /docs describes what there is.", scope, receive, send)
+
+    return guard
+
+
+def below(app: ASGIApp, *, address: SplitResult) -> ASGIApp:
+    """Serves the application where a proxy shows it: below the path of an address, whether the proxy takes it off the
+    paths or leaves it on; under the name and scheme of the address, where it has them.
+    """
+    prefix = address.path
+    told = {b"host", b"x-forwarded-host", b"x-forwarded-proto"}
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+        elif prefix and scope["path"] == prefix:  # the page's addresses are relative to the folder that it is in
+            await RedirectResponse(prefix + "/")(scope, receive, send)
+        else:
+            path = scope["path"]
+            path = path if path.startswith(prefix + "/") else prefix + path
+            scope.setdefault("state", {})["root_path"] = prefix  # for the log
+            scope = {**scope, "path": path, "root_path": prefix}
+            if address.netloc:
+                others = [pair for pair in scope["headers"] if pair[0] not in told]
+                scope |= {"scheme": address.scheme, "headers": [(b"host", address.netloc.encode()), *others]}
+            await app(scope, receive, send)
 
     return guard
 

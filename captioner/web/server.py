@@ -5,16 +5,16 @@ that a visitor gives. Uploads are deleted after an hour at the latest, and all o
 password, everything wants it but /health.
 """
 
-import base64
-import binascii
+import contextlib
 import logging
 import os
 import re
-import secrets
+import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import gradio as gr
 import jinja2
@@ -24,9 +24,7 @@ from fastapi_offline import FastAPIOffline
 from gradio.routes import App as GradioApp
 from gradio.routes import templates
 from gradio.utils import get_upload_folder
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import captioner
@@ -39,10 +37,11 @@ from captioner.web.connections import limits_here, protocol
 from captioner.web.downloads import add_downloads
 from captioner.web.origins import known_hosts, own_names, own_origin
 from captioner.web.page import CSS, HEAD, build_page, model_line, theme
+from captioner.web.passwords import asks_password, read_names
 from captioner.web.problems import add_problems
 from captioner.web.queue import ModelQueue
-from captioner.web.routes import open_routes
-from captioner.web.status import add_status
+from captioner.web.routes import below, open_routes
+from captioner.web.status import Measures, add_status, observed, write_line
 
 _EVENTS = 256
 """Most calls of the page that wait in Gradio's own queue."""
@@ -52,14 +51,25 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
     """The application: the page of these models at /, their API at /api/caption, both through one queue.
 
     `captioners` are named as visitors choose them, and the page begins with the first. Whoever made the queue closes
-    it. Raises ImageError where `options.examples` is no folder, OptionError where `options.auth` is no name and
-    password.
+    it. Raises ImageError where `options.examples` is no folder, OptionError where an option makes no sense.
     """
     queue = queue or ModelQueue(most_work=options.most_work)
     # FastAPI's own page of the API loads its scripts from a public server.
     app = FastAPIOffline(title="captioner", version=captioner.__version__, docs_url="/docs", redoc_url=None)
     add_api(app, captioners, queue)
-    add_status(app, queue)
+    measures = Measures()
+    add_status(app, captioners, queue, measures)
+    add_problems(app)
+    uploads = _mount_page(app, captioners, options, queue) if options.page else set()
+    _guard(app, options, uploads)
+    app.add_middleware(observed, measures=measures, log=write_line if options.access_log else None)
+    app.state.queue = queue
+    app.state.model_line = model_line(next(iter(captioners.values())))
+    return app
+
+
+def _mount_page(app: FastAPI, captioners: Mapping[str, Captioner], options: WebOptions, queue: ModelQueue) -> set[str]:
+    """Adds the page at /, and gives Gradio's list of uploads to delete."""
     add_downloads(app)
     _strip_template()
     page = build_page(captioners, options, queue)
@@ -75,13 +85,22 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
         enable_monitoring=False,
         mcp_server=False,
         max_file_size=MAX_BYTES,
+        root_path=_root(options.root_path).path or None,
         theme=theme(),
         css=CSS,
         head=HEAD,
     )
-    for one in (app, _mounted(app)):
-        add_problems(one)
+    add_problems(next(_mounted(app)))
+    return page.upload_file_set
+
+
+def _guard(app: FastAPI, options: WebOptions, uploads: set[str]) -> None:
+    """Puts what keeps the application safe around it; the last is asked first."""
+    address = _root(options.root_path)
+    origins = [*_parts(options.allow_origin), *([f"{address.scheme}://{address.netloc}"] if address.netloc else [])]
+    names = own_names(options.host) | {*_parts(options.allow_host), address.hostname or "localhost"}
     folder = get_upload_folder()
+    app.add_middleware(_forgets_halves, uploads=uploads)
     app.add_middleware(
         limited_bodies,
         request=options.most_request,
@@ -89,13 +108,24 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
         uploads=options.most_uploads,
         folder=folder,
     )
-    app.add_middleware(open_routes, page=True, folder=folder)
-    app.add_middleware(_Guard, password=_password(options.auth), uploads=page.upload_file_set)
-    app.add_middleware(own_origin, allowed=_parts(options.allow_origin), embedded=_parts(options.embed))
-    app.add_middleware(known_hosts, names=own_names(options.host) | set(_parts(options.allow_host)))
-    app.state.queue = queue
-    app.state.model_line = model_line(next(iter(captioners.values())))
-    return app
+    app.add_middleware(open_routes, page=options.page, folder=folder)
+    if pairs := read_names(options.auth, options.auth_file):
+        app.add_middleware(asks_password, names=pairs)
+    if options.root_path:
+        app.add_middleware(below, address=address)
+    app.add_middleware(own_origin, allowed=origins, embedded=_parts(options.embed))
+    app.add_middleware(known_hosts, names=names)
+    app.add_middleware(_no_sockets)
+
+
+def _root(root_path: str | None) -> SplitResult:
+    """Where a proxy shows the server: its address, as far as it was given, and the path, without a slash at the end."""
+    address = urlsplit((root_path or "").rstrip("/"))
+    whole = address.scheme in ("http", "https") and address.netloc
+    if root_path and not whole and not re.fullmatch(r"/[^/?#].*", root_path):
+        remedy = "give a path that begins with /, or a whole http(s) address"
+        raise wrong(WebOptions, "root_path", f"is {root_path!r}", remedy)
+    return address
 
 
 def _parts(names: str | None) -> list[str]:
@@ -129,19 +159,34 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.address = address
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own, and SIGHUP: a terminal that is closed ends the server as Ctrl-C does."""
+        hangup = getattr(signal, "SIGHUP", None)
+        before = hangup and signal.getsignal(hangup)
+        with super().capture_signals():
+            if hangup and before is not signal.SIG_IGN:  # nohup's way
+                signal.signal(hangup, self.handle_exit)
+            try:
+                yield
+            finally:
+                if hangup and before is not signal.SIG_IGN:
+                    signal.signal(hangup, before)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(f"captioner is at {self.address} ({self.config.app.state.model_line})", flush=True)  # type: ignore[union-attr]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # whom it cuts off in the middle is no error
-        _mounted(self.config.app).stop_event.set()  # type: ignore[arg-type]
+        for gradio in _mounted(self.config.app):  # type: ignore[arg-type]
+            gradio.stop_event.set()
         await super().shutdown(sockets)
 
 
-def _mounted(app: FastAPI) -> GradioApp:
-    """Gradio's own application, behind the page."""
-    return next(route.app for route in app.routes if isinstance(getattr(route, "app", None), GradioApp))  # type: ignore[attr-defined]
+def _mounted(app: FastAPI) -> Iterator[GradioApp]:
+    """Gradio's own application, where there is a page."""
+    return (route.app for route in app.routes if isinstance(getattr(route, "app", None), GradioApp))  # type: ignore[attr-defined]
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -168,50 +213,28 @@ def _address(host: str, listener: socket.socket) -> str:
     return f"http://{shown}:{port}"
 
 
-def _password(auth: str | None) -> bytes | None:
-    """What a browser has to send: name and password as one."""
-    if auth is not None and not all(auth.partition(":")):
-        raise wrong(WebOptions, "auth", "is no NAME:PASSWORD", "give both, with a colon between them")
-    return None if auth is None else auth.encode()
+def _forgets_halves(app: ASGIApp, *, uploads: set[str]) -> ASGIApp:
+    """Has Gradio delete, in time, what came of uploads that ended in the middle; `uploads` is its list."""
 
-
-class _Guard:
-    """Asks for the password."""
-
-    def __init__(self, app: ASGIApp, password: bytes | None, uploads: set[str]) -> None:
-        """`uploads`: the files that Gradio deletes in time."""
-        self.app = app
-        self.password = password
-        self.uploads = uploads
-
-    def _admits(self, scope: Scope) -> bool:
-        """HTTP's basic authentication (RFC 7617), which browsers, curl and every client library know."""
-        if self.password is None or scope["path"] == "/health":
-            return True
-        kind, _, sent = Headers(scope=scope).get("authorization", "").partition(" ")
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            given = base64.b64decode(sent, validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        return kind.lower() == "basic" and secrets.compare_digest(given, self.password)
+            await app(scope, receive, send)
+        except ClientDisconnect:
+            uploads.update(map(str, Path(get_upload_folder()).glob("tmp*")))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-        elif scope["type"] != "http":  # Gradio's page uses no web sockets
+    return guard
+
+
+def _no_sockets(app: ASGIApp) -> ASGIApp:
+    """Closes web sockets: the page uses none."""
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-        elif not self._admits(scope):
-            refusal = JSONResponse(
-                {"error": "Name and password are wanted: send them as HTTP's basic authentication."},
-                401,
-                {"WWW-Authenticate": 'Basic realm="captioner", charset="UTF-8"'},
-            )
-            await refusal(scope, receive, send)
         else:
-            try:
-                await self.app(scope, receive, send)
-            except ClientDisconnect:  # in the middle of an upload; Gradio would keep for good what came of it
-                self.uploads.update(map(str, Path(get_upload_folder()).glob("tmp*")))
+            await app(scope, receive, send)
+
+    return guard
 
 
 def _strip_template() -> None:
