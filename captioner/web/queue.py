@@ -192,8 +192,8 @@ class ModelQueue:
     def _check(self, search: SearchOptions, pictures: int = 1) -> None:
         if work_of(search, pictures) > self.most_work:
             raise OptionError(
-                f"{pictures:,} pictures x {search.beam_size} sentences x {search.max_length} words are too "
-                f"much at once ({self.most_work:,} at most): send fewer pictures, or take a smaller beam or shorter captions."
+                f"{pictures:,} pictures x {search.beam_size} sentences x {search.max_length} words are too much at "
+                f"once ({self.most_work:,} at most): send fewer pictures, or take a smaller beam or shorter captions."
             )
 
     def _keep(self, party: Party, count: int) -> None:
