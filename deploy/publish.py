@@ -13,6 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OWN_PLACES = {"README.md": "deploy/space.md", "Dockerfile": "deploy/Dockerfile"}
 """Files that a Space wants at its top."""
+SPACE_ONLY = """
+# A Space is visited under the Hub's names, through the Hub's proxy, in a frame of the Hub's page.
+ENV FORWARDED_ALLOW_IPS="*"
+CMD ["--allow-host", "*.hf.space", "--embed", "https://huggingface.co"]
+"""
+"""What a Space's Dockerfile has besides."""
 
 
 def uploads() -> dict[str, Path]:
@@ -22,6 +28,10 @@ def uploads() -> dict[str, Path]:
     return {path.relative_to(ROOT).as_posix(): path for path in taken} | {
         place: ROOT / path for place, path in OWN_PLACES.items()
     }
+
+
+def _content(place: str, path: Path) -> Path | bytes:
+    return path.read_bytes() + SPACE_ONLY.encode() if place == "Dockerfile" else path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     hub = HfApi()
     try:
         hub.create_repo(chosen.space, repo_type="space", space_sdk="docker", private=chosen.private, exist_ok=True)
-        operations = [CommitOperationAdd(place, path) for place, path in uploads().items()]
+        operations = [CommitOperationAdd(place, _content(place, path)) for place, path in uploads().items()]
         hub.create_commit(chosen.space, operations, repo_type="space", commit_message="Publish captioner")
     except Exception as error:  # what the Hub's library raises changes with the one that it speaks HTTP by
         print(f"{chosen.space} could not be published: {error or type(error).__name__}", file=sys.stderr)

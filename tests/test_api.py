@@ -326,7 +326,7 @@ def test_a_password_guards_everything_but_health(captioner: Captioner) -> None:
         for auth in (None, ("me", "wrong"), ("", ""), ("you", "pass:wörd")):
             for path in paths:
                 answer = client.get(path, auth=auth)
-                assert answer.status_code == 401, path
+                assert answer.status_code in (401, 429), path  # 429: too many guesses by now
                 assert answer.headers["www-authenticate"].startswith("Basic ")
             assert client.post("/api/caption", files={"files": ("a.jpg", PHOTO)}, auth=auth).status_code == 401
             assert client.post("/gradio_api/upload", files={"files": ("a.jpg", PHOTO)}, auth=auth).status_code == 401

@@ -108,7 +108,7 @@ def test_without_a_slash_the_page_is_one_step_away() -> None:
 @pytest.mark.parametrize("root", ["captioner", "//evil.example", "ftp://x/y", "http://", "/?x"])
 def test_a_wrong_root_is_named(root: str) -> None:
     """Before anything is served."""
-    with pytest.raises(OptionError, match="--root-path"):
+    with pytest.raises(OptionError, match="root_path"):
         made(small_captioner(), WebOptions(root_path=root))
 
 

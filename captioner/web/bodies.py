@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from captioner.web.problems import FULL, Refused
 
 _MB = 1_000_000
 
@@ -66,12 +67,6 @@ class Ledger:
             del self.held[visitor]
 
 
-class _Refused(Exception):  # noqa: N818 - an answer, not a fault
-    def __init__(self, status: int, error: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(error)
-        self.response = JSONResponse({"error": error}, status, headers)
-
-
 def limited_bodies(app: ASGIApp, *, request: int, upload: int, uploads: int, folder: str) -> ASGIApp:
     """Counts bodies. In megabytes: `request` for one of the API, `upload` of a visitor in an hour, `uploads` in all.
 
@@ -94,16 +89,16 @@ def limited_bodies(app: ASGIApp, *, request: int, upload: int, uploads: int, fol
         headers, visitor = Headers(scope=scope), visitor_of(scope)
         most, ledger = limit(scope, headers), disk if scope["path"].endswith("/gradio_api/upload") else memory
         received = 0
-        refused: _Refused | None = None
+        refused: Refused | None = None
         started = False
 
         def check(count: int) -> None:
             nonlocal refused, received
             if received + count > most:
                 said = f"The body is bigger than {most // _MB:,} MB, the most that is taken here: send less at a time."
-                refused = _Refused(413, said)
+                refused = Refused(413, said)
             elif ledger is disk and shutil.disk_usage(folder).free - count < _FREE:
-                refused = _Refused(507, "The server's disk is full: try again later.", {"Retry-After": "600"})
+                refused = Refused(507, FULL, {"Retry-After": "600"})
             elif beyond := ledger.take(visitor, count):
                 refused = _beyond(beyond, ledger is disk, upload)
             if refused:
@@ -125,7 +120,7 @@ def limited_bodies(app: ASGIApp, *, request: int, upload: int, uploads: int, fol
         try:
             _check_head(headers, most)
             await app(scope, receive_counted, send_unless_refused)
-        except _Refused as refusal:
+        except Refused as refusal:
             refused = refusal
         finally:
             if ledger is memory:
@@ -137,22 +132,22 @@ def limited_bodies(app: ASGIApp, *, request: int, upload: int, uploads: int, fol
 
 
 def _check_head(headers: Headers, most: int) -> None:
-    """Raises _Refused for what is known before the body comes."""
+    """Raises Refused for what is known before the body comes."""
     packed = headers.get("content-encoding", "identity").strip().lower()
     if packed not in ("identity", ""):
-        raise _Refused(415, f"The body is packed ({packed[:40]}): send it as it is, without Content-Encoding.")
+        raise Refused(415, f"The body is packed ({packed[:40]}): send it as it is, without Content-Encoding.")
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()) or int(length) > most:
         said = f"The body is bigger than {most // _MB:,} MB, the most that is taken here: send less at a time."
-        raise _Refused(413, said)
+        raise Refused(413, said)
 
 
-def _beyond(whose: str, on_disk: bool, upload: int) -> _Refused:
+def _beyond(whose: str, on_disk: bool, upload: int) -> Refused:
     if whose == "you" and on_disk:
-        return _Refused(429, f"You uploaded {upload:,} MB within the hour: try again later.", {"Retry-After": "600"})
+        return Refused(429, f"You uploaded {upload:,} MB within the hour: try again later.", {"Retry-After": "600"})
     if on_disk:
-        return _Refused(507, "There is no room for more uploads: try again later.", {"Retry-After": "600"})
-    return _Refused(503, "Too much is being sent at the same time: try again in a moment.", {"Retry-After": "1"})
+        return Refused(507, "There is no room for more uploads: try again later.", {"Retry-After": "600"})
+    return Refused(503, "Too much is being sent at the same time: try again in a moment.", {"Retry-After": "1"})
 
 
 def visitor_of(scope: Scope) -> str:

@@ -248,7 +248,7 @@ class ModelQueue:
                     continue
                 together = self._together()
                 left = min(job.arrival for job in together) + self.wait - time.monotonic()
-                if together[0].explain or self._is_full(together) or left <= 0:
+                if together[0].explain or len(together) == self._most(together[0]) or left <= 0:
                     for job in together:
                         self._jobs.remove(job)
                         job.party.given += work_of(job.search)
@@ -277,9 +277,6 @@ class ModelQueue:
     def _most(self, job: _Job) -> int:
         """How many pictures like this one go through a network together."""
         return max(1, min(self.batch, WORK // work_of(job.search)))
-
-    def _is_full(self, jobs: list[_Job]) -> bool:
-        return len(jobs) == self._most(jobs[0])
 
 
 def _answer(jobs: list[_Job]) -> None:

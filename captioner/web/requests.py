@@ -118,8 +118,9 @@ def _read_json(body: bytes) -> tuple[Pictures, dict[str, Any]]:
         raise Refusal(400, 'The body is not the JSON that is wanted: {"images": ["<base64>", ...]}.') from error
     images = images if isinstance(images, list) else [images]
     pictures = [(f"image {number}", _from_base64(image)) for number, image in enumerate(images, 1)]
-    if pictures and not any(isinstance(data, bytes) for _, data in pictures):
-        raise Refusal(400, f"images: {pictures[0][1]!s}")
+    errors = [data for _, data in pictures if isinstance(data, ImageError)]
+    if errors and len(errors) == len(pictures):
+        raise Refusal(400, f"images: {errors[0]}")
     return pictures, values
 
 

@@ -38,7 +38,7 @@ from captioner.web.downloads import add_downloads
 from captioner.web.origins import known_hosts, own_names, own_origin
 from captioner.web.page import CSS, HEAD, build_page, model_line, theme
 from captioner.web.passwords import asks_password, read_names
-from captioner.web.problems import add_problems
+from captioner.web.problems import add_problems, in_json
 from captioner.web.queue import ModelQueue
 from captioner.web.routes import below, open_routes
 from captioner.web.status import Measures, add_status, observed, write_line
@@ -100,6 +100,7 @@ def _guard(app: FastAPI, options: WebOptions, uploads: set[str]) -> None:
     origins = [*_parts(options.allow_origin), *([f"{address.scheme}://{address.netloc}"] if address.netloc else [])]
     names = own_names(options.host) | {*_parts(options.allow_host), address.hostname or "localhost"}
     folder = get_upload_folder()
+    app.add_middleware(in_json)
     app.add_middleware(_forgets_halves, uploads=uploads)
     app.add_middleware(
         limited_bodies,

@@ -32,10 +32,13 @@ def uploads_folder() -> Iterator[str]:
     Everything temporary of this process lies in it. Raises OptionError where there is no place for it.
     """
     with _stopping_cleanly(), _made() as folder:
+        uploads, other = folder / "uploads", folder / "other"  # apart: Gradio takes what lies in the first for its own
+        uploads.mkdir()
+        other.mkdir()
         temporary, environment = tempfile.tempdir, os.environ.get("GRADIO_TEMP_DIR")
-        tempfile.tempdir = os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        tempfile.tempdir, os.environ["GRADIO_TEMP_DIR"] = str(other), str(uploads)
         try:
-            yield str(folder)
+            yield str(uploads)
         finally:
             tempfile.tempdir = temporary
             os.environ.pop("GRADIO_TEMP_DIR")
