@@ -85,7 +85,7 @@ def main() -> None:
         ]
     with row("vocabulary"):
         words = (tokenise(caption) for image in images for caption in image.captions)
-        vocabulary = Vocabulary.build(words, min_count=training.min_count)
+        vocabulary = Vocabulary.build(words, min_count=5)
     with row("captions to ids"):
         encoded = encode_captions(images, vocabulary, max_words=training.max_words)
     with row("references and document frequencies"):

@@ -100,6 +100,11 @@ class Captioner:
         search.check_model(reverse=self.card.reverse)
         return search
 
+    def is_unsure(self, caption: Caption) -> bool | None:
+        """Whether a caption may well be wrong, by the threshold that was measured for the model; None without one."""
+        sureness = self.card.sureness
+        return None if sureness is None else caption.word_probability < sureness.unsure_below
+
     @property
     def name(self) -> str:
         """What users call the model."""

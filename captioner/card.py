@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from captioner.errors import CaptionerError, ModelFileError
 from captioner.header import check_header, parse_header
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict, upgraded
+from captioner.sureness import Sureness
 
 FORMAT = 2
 """Version of the model file's layout. A reader takes it and all before it, and refuses files of a later one.
@@ -44,6 +45,14 @@ class ModelCard:
     """Where the model came from: versions, commit, starting weights, data set, split, scores. Plain JSON values."""
     digest: str | None = None
     """SHA-256 of the file, in hexadecimal; None for a model that is in no file."""
+
+    @property
+    def sureness(self) -> Sureness | None:
+        """When to say that a caption may be wrong, as it was measured on validation; None for older files."""
+        try:
+            return Sureness(**self.provenance["sureness"])
+        except (KeyError, TypeError):
+            return None
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -119,6 +119,14 @@ class Evaluation:
         """One line that calls out a degenerate model; "" for a sound one."""
         return complaint(self.hypotheses, *self.habits)
 
+    @property
+    def image_ciders(self) -> list[float]:
+        """Each image's own CIDEr-D, times 100; of several data sets, with each one's document frequencies."""
+        if not self.parts:
+            return [float(score) for score in self.metrics[4].images]
+        scores = {name: iter(part.image_ciders) for name, part in self.parts.items()}
+        return [next(scores[image.origin]) for image in self.images]
+
     def summary(self) -> dict[str, Any]:
         """The scores by name, rounded for logs and model files; of several data sets, each one's under `data_sets`."""
         parts = {"data_sets": {name: part.summary() for name, part in self.parts.items()}} if self.parts else {}

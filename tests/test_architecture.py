@@ -51,6 +51,7 @@ TORCHLESS = {
     "card",
     "files",
     "header",
+    "sureness",
     "telling",
     "text",
     "formats",

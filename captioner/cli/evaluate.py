@@ -39,7 +39,10 @@ def add(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "data", metavar="DATA", help="'shapes', or the folder or file of a data set (see data/README.md)"
+        "data",
+        nargs="+",
+        metavar="DATA",
+        help="'shapes', or the folder or file of a data set; several are scored each and together (see data/README.md)",
     )
     parser.add_argument(
         "--split",
@@ -124,7 +127,7 @@ def _check(chosen: argparse.Namespace) -> None:
         wrong += [flag(options, name) for options in (SearchOptions, ImageOptions) for name in given(options, chosen)]
         if wrong:
             raise OptionError(f"--results scores captions that are there already: leave {', '.join(wrong)} out.")
-    taken = {"DATA": chosen.data}
+    taken = {f"DATA {path}": path for path in chosen.data} if len(chosen.data) > 1 else {"DATA": chosen.data[0]}
     for option in ("results", "compare", "model", "predictions", "per_image", "html"):
         name, path = f"--{option.replace('_', '-')}", getattr(chosen, option)
         if not path or (option == "model" and path in MODELS):
@@ -147,11 +150,11 @@ def _also(chosen: argparse.Namespace) -> "list[Measure]":
 
 def _read(chosen: argparse.Namespace) -> "tuple[Dataset, str, dict[Path, list[Any]]]":
     """The data set, the split to score, and the entries of the results files."""
-    from captioner.datasets import load_dataset
+    from captioner.datasets import load_datasets
     from captioner.datasets.results import split_of
     from captioner.formats import read_results
 
-    data = load_dataset(chosen.data)
+    data = load_datasets(chosen.data)
     results = {path: read_results(path) for path in (chosen.results, chosen.compare) if path}
     if chosen.split:
         split = chosen.split

@@ -45,7 +45,9 @@ def run_info(chosen: argparse.Namespace) -> int:
     for key, value in origin.items():
         if value is None:  # the commit of what was trained outside a source tree
             continue
-        if key == "starting_weights" and isinstance(value, dict):
+        if key == "sureness" and isinstance(value, dict):
+            value = _sureness(value)
+        elif key == "starting_weights" and isinstance(value, dict):
             value = _trained_model(value)
         elif key == "teachers" and isinstance(value, list):
             value = ", ".join(map(_trained_model, value)) or "none"
@@ -53,6 +55,16 @@ def run_info(chosen: argparse.Namespace) -> int:
             value = ", ".join(f"{name} {part}" for name, part in value.items()) or "nothing"
         print(f"{key:14} {value}")
     return 0
+
+
+def _sureness(record: dict[str, Any]) -> Any:
+    """When the model calls itself unsure, and what that is worth."""
+    from captioner.sureness import Sureness
+
+    try:
+        return Sureness(**record).describe()
+    except (TypeError, ValueError):  # another version's, or a stranger's
+        return record
 
 
 def _trained_model(record: Any) -> str:

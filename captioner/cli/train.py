@@ -3,6 +3,7 @@
     python train.py shapes                        drawn pictures, no download, some minutes on a laptop
     python train.py data/flickr8k                 Flickr8k, Flickr30k, COCO or a Karpathy split: recognised
     python train.py my_photos                     a folder of pictures with captions.csv or captions.jsonl
+    python train.py data/flickr8k my_photos       several at once: one vocabulary, one model, scores for each
     python train.py my_photos --start-from fast --fine-tune all        go on from the model that ships
     python train.py data/flickr8k --output runs/a --resume             go on after a stop
     python train.py data/flickr8k --preset flickr8k                    a recipe of several runs, one after the other
@@ -24,7 +25,10 @@ SHOWN = ("training", "encoder", "decoder", "image", "search")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument(
-        "data", metavar="DATA", help="'shapes', or the folder or file of a data set (see data/README.md)"
+        "data",
+        nargs="+",
+        metavar="DATA",
+        help="'shapes', or the folder or file of a data set; several are learnt together (see data/README.md)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where the run lives (default: runs/ and the data's name)"
@@ -63,14 +67,15 @@ def run(chosen: argparse.Namespace) -> int:
     for name, value in (("--start-from", chosen.start_from), ("--teachers", chosen.teachers)):
         if chosen.preset and value:
             raise OptionError(f"{name} does not go with --preset, whose stages decide it: leave it out.")
-    from captioner.datasets import check_dataset, load_dataset
+    from captioner.datasets import check_dataset, load_datasets
     from captioner.training.plan import Plan
     from captioner.training.run import run as run_plan
     from captioner.training.stages import StagesPlan, run_stages
 
-    data = load_dataset(chosen.data)
+    data = load_datasets(chosen.data)
     OUT.say(data.describe())
-    output = chosen.output or Path("runs") / (Path(chosen.data).resolve().name if chosen.data != "shapes" else "shapes")
+    names = [path if path == "shapes" else Path(path).resolve().stem for path in chosen.data]
+    output = chosen.output or Path("runs") / "-".join(names)
     choices = {name: given(options, chosen) for name, options in GROUPS.items()}
     where = {"output": output, "device": chosen.device}
     plan: Plan | StagesPlan

@@ -7,6 +7,7 @@ draws its own.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from captioner.datasets import coco, flickr, sentences, table
@@ -24,6 +25,7 @@ __all__ = [
     "check_dataset",
     "join",
     "load_dataset",
+    "load_datasets",
     "split_name",
     "summarise",
 ]
@@ -59,3 +61,8 @@ def load_dataset(path: str | Path) -> Dataset:
         if dataset is not None:
             return dataset
     raise DataError(f"No captions were recognised at {path}. {_UNDERSTOOD}")
+
+
+def load_datasets(paths: Sequence[str | Path]) -> Dataset:
+    """One data set, or several joined (`dataset.join`); raises DataError as `load_dataset` and `join` do."""
+    return join([load_dataset(path) for path in paths])

@@ -267,7 +267,12 @@ class TrainingOptions(Checked):
     label_smoothing: float = option(0.1, "probability spread over the other words", minimum=0.0, maximum=0.9)
     clip_norm: float = option(5.0, "gradients are scaled down to this norm; 0: never", minimum=0.0)
     augment: bool = option(False, "random crops and colours (never a flip); the encoder runs in every step")
-    min_count: int = option(5, "a word enters the vocabulary after this many uses in training captions", minimum=1)
+    min_count: int | None = option(
+        None,
+        "a word enters the vocabulary after this many uses in training captions (default: by their number, 1 for 500 "
+        "captions or fewer, 5 from 20,000 on)",
+        minimum=1,
+    )
     max_words: int = option(50, "training captions are cut after this many words", minimum=1, maximum=1000)
     patience: int = option(5, "stop after this many epochs without a better validation score", minimum=1)
     precision: str = option("auto", PRECISION_HELP, choices=PRECISIONS)

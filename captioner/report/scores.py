@@ -68,6 +68,7 @@ def table(report: Report) -> str:
     for name, score in report.evaluation.scores.items():
         low, high = report.intervals[name]
         lines.append(f"{name:10}{score:7.2f}   {low:.2f} to {high:.2f}")
+    lines += ["", *_part_lines(report.evaluation)] if report.evaluation.parts else []
     lines.append("")
     for name, value, of_references in habits(report.evaluation, report.vocabulary):
         lines.append(f"{name:32}{value}{f' (references {of_references})' if of_references else ''}")
@@ -80,6 +81,14 @@ def table(report: Report) -> str:
         lines += [f"theirs: {name} {value}" for name, value, _ in habits(other.evaluation)]
     lines += ["", *warnings(report)] if warnings(report) else []
     return "\n".join(lines)
+
+
+def _part_lines(evaluation: Evaluation) -> Iterator[str]:
+    """The scores of each data set, where several were joined; those above are of all images together."""
+    yield f"{'data set':16}" + "".join(f"{name:>9}" for name in evaluation.scores) + "   images"
+    for name, part in evaluation.parts.items():
+        scores = "".join(f"{score:9.2f}" for score in part.scores.values())
+        yield f"{name[:15]:16}{scores}{len(part.images):9,}"
 
 
 def warnings(report: Report) -> list[str]:
@@ -149,6 +158,8 @@ def to_dict(report: Report) -> dict[str, Any]:
         "reference_habits": asdict(people),
         "degenerate": evaluation.complaint,
     }
+    if evaluation.parts:
+        result["data_sets"] = {name: part.summary() for name, part in evaluation.parts.items()}
     if report.vocabulary:
         result["vocabulary"] = dict(zip(("used", "size"), report.vocabulary, strict=True))
     if report.compared:

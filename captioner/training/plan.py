@@ -23,7 +23,7 @@ from captioner.device import pick_precision, prepare
 from captioner.encoder import Encoder
 from captioner.errors import DataError, ModelFileError, OptionError
 from captioner.model import CaptionModel, ModelOptions
-from captioner.options import to_dict, upgraded
+from captioner.options import TrainingOptions, to_dict, upgraded
 from captioner.text import Vocabulary, tokenise
 from captioner.training.choices import (
     Given,
@@ -36,6 +36,7 @@ from captioner.training.choices import (
     resolve_options,
 )
 from captioner.training.folder import RunFolder
+from captioner.training.growth import Coverage, grow_model, grow_vocabulary, usual_min_count
 from captioner.training.resume import fingerprint
 
 
@@ -57,6 +58,8 @@ class Plan:
     """The model that training goes on from."""
     teachers: Mapping[str, ModelFile] = field(default_factory=dict)
     """Models that teach, by the names they were given."""
+    coverage: Coverage | None = None
+    """What of the training captions the model to start from could write, and which words are new to it."""
     state: Mapping[str, Any] | None = None
     """What a resume file holds, where the run was begun before."""
 
@@ -87,8 +90,8 @@ class Plan:
         place = prepare(device)
         precision = pick_precision(options.training.precision, place)
         options = replace(options, training=replace(options.training, precision=precision))
-        keeps = start if not options.training.new_decoder else None
-        vocabulary = keeps.vocabulary if keeps else build_vocabulary(data, min_count=options.training.min_count)
+        options = _with_min_count(options, data)
+        vocabulary, coverage = _vocabulary(data, options.training, start)
         return cls(
             data,
             options,
@@ -99,6 +102,7 @@ class Plan:
             merge(given)["search"],
             start,
             _load_teachers(teachers, vocabulary),
+            coverage,
         )
 
     @classmethod
@@ -142,10 +146,10 @@ class Plan:
                 f"The data set, or how captions become tokens, is not what the run in {self.folder.path} was started "
                 "with: give the same data set, or start a new run with another --output."
             )
-        training = self.options.training
-        if data is self.data or self.state is not None or (self.start and not training.new_decoder):
+        if data is self.data or self.state is not None:
             return replace(self, data=data)
-        return replace(self, data=data, vocabulary=build_vocabulary(data, min_count=training.min_count))
+        vocabulary, coverage = _vocabulary(data, self.options.training, self.start)
+        return replace(self, data=data, vocabulary=vocabulary, coverage=coverage)
 
     def model(self) -> CaptionModel:
         """The network with the weights that the run starts from, or stopped with, on its device."""
@@ -158,7 +162,9 @@ class Plan:
                 model.load_state_dict(self.state["model"])
                 model.encoder.trusts_statistics = self.state["trusts_statistics"]
         elif self.start is not None:
-            _take_over(model, self.start.model, decoder=not options.training.new_decoder)
+            grows = not options.training.new_decoder and len(self.vocabulary) > len(self.start.vocabulary)
+            start = grow_model(self.start.model, len(self.vocabulary)) if grows else self.start.model
+            _take_over(model, start, decoder=not options.training.new_decoder)
         elif weights == "bundled":
             bundled = load_model(bundled_with(options.encoder.name)).model.encoder.state_dict()
             # an encoder cut at an earlier stage takes the tensors it has
@@ -179,11 +185,26 @@ class Plan:
             "torchvision": version("torchvision"),
             "starting_weights": f"{training.encoder_weights} encoder" if start is None else start.provenance,
             "teachers": [teacher.provenance for teacher in self.teachers.values()],
-            "data": self.data.kind,
+            "data": " and ".join(part.kind for part in self.data.parts) or self.data.kind,
+            "data_sets": _data_sets(self.data),
+            "sentences": len(self.data.sentences),
             "pictures": {split: sum(image.split == split for image in self.data.images) for split in ("train", "val")},
             "left_out": dict(Counter(problem.kind for problem in self.data.problems)),
             "training": to_dict(training),
         }
+
+
+def _data_sets(data: Dataset) -> dict[str, dict[str, Any]]:
+    """Of each data set by its name: how many pictures are learnt from and validate, and who wrote their captions."""
+    found: dict[str, dict[str, Any]] = {}
+    for image in data.images:
+        if image.split == "test":
+            continue
+        part = found.setdefault(image.origin or data.kind, {"train": 0, "val": 0, "captions_by": {}})
+        part[image.split] += 1
+        author = image.author or "unsaid"
+        part["captions_by"][author] = part["captions_by"].get(author, 0) + 1
+    return found
 
 
 @contextmanager
@@ -205,6 +226,31 @@ def _check_encoder(options: Options, start: ModelFile | None) -> None:
         with torch.random.fork_rng(devices=[]):
             encoder = Encoder(options.encoder, image_size=options.image.size)
     encoder.trainable(options.training.fine_tune)
+
+
+def _with_min_count(options: Options, data: Dataset) -> Options:
+    """The options with a least count of a word that suits the size of the data set, where none was chosen."""
+    if options.training.min_count is not None:
+        return options
+    captions = sum(len(image.captions) for image in data.split("train"))
+    return replace(options, training=replace(options.training, min_count=usual_min_count(captions)))
+
+
+def _vocabulary(
+    data: Dataset, training: TrainingOptions, start: ModelFile | None
+) -> tuple[Vocabulary, Coverage | None]:
+    """The words of the training captions; those of the model to start from first, where its decoder goes on.
+
+    Only what is learnt by likelihood, from left to right, can learn new ones: captions that a model draws hold none.
+    """
+    least = training.min_count or 1
+    if start is None or training.new_decoder:
+        return build_vocabulary(data, min_count=least), None
+    captions = [tokenise(caption) for image in data.split("train") for caption in image.captions]
+    vocabulary, coverage = grow_vocabulary(start.vocabulary, captions, min_count=least)
+    if training.objective == "likelihood" and training.direction == "left-to-right":
+        return vocabulary, coverage
+    return start.vocabulary, replace(coverage, new=(), left_out=(*coverage.new, *coverage.left_out))
 
 
 def build_vocabulary(data: Dataset, *, min_count: int) -> Vocabulary:

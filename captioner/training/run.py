@@ -54,6 +54,8 @@ def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) 
             f"Going on in {plan.folder.path} after {this.progress.epoch} epochs and {this.progress.step} steps."
         )
     telling.say(this.describe())
+    if plan.coverage is not None and plan.coverage.known < plan.coverage.total:
+        telling.say(plan.coverage.describe())
     with stop_on_signal() as stop:
         while not this.is_over():
             started = time.perf_counter()
@@ -249,6 +251,11 @@ class _Run:
             f"distinct {scores['distinct']}/{scores['images']}  "
             f"{seconds['train']:.0f} + {seconds['validate']:.0f} s{'  best' if improved else ''}"
         )
+        for name, part in scores.get("data_sets", {}).items():
+            self.telling.say(
+                f"  {name}: BLEU-1 {part['BLEU-1']:.1f}  BLEU-4 {part['BLEU-4']:.1f}  CIDEr-D {part['CIDEr-D']:.1f}  "
+                f"({part['images']:,} images, {part['references']:g} references)"
+            )
 
     def _save_models(self, scores: dict[str, Any], improved: bool) -> None:
         plan, folder = self.plan, self.plan.folder

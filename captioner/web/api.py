@@ -39,6 +39,9 @@ class Result(BaseModel):
     caption: str | None = None
     log_probability: float | None = None
     word_probability: float | None = None
+    unsure: bool | None = Field(
+        None, description="it may well be wrong, by the model's own threshold; null without one"
+    )
     alternatives: list[Sentence] | None = Field(None, description="other sentences that the search found, best first")
 
 
@@ -154,7 +157,7 @@ async def _captions(
             raise  # the server stops
         except CaptionerError as error:
             return {"name": name, "error": str(error)}
-        return {"name": name, **to_dict(found)}
+        return {"name": name, **to_dict(found), "unsure": captioner.is_unsure(found)}
 
     try:
         with queue.places(len(pictures), search) as party:

@@ -1,7 +1,6 @@
 """The promises of captioner.training.run: whole runs."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -9,8 +8,10 @@ from safetensors.torch import load_file
 
 from captioner.card import read_header
 from captioner.checkpoint import load_model, save_model
+from captioner.datasets import load_dataset
 from captioner.datasets.shapes import load_shapes
 from captioner.errors import DataError, OptionError, TrainingError
+from captioner.text import tokenise
 from tests.training.small import SMALL, small_run
 
 
@@ -60,20 +61,30 @@ def test_a_loss_that_is_not_finite_stops_with_the_pictures_named(drawings, tmp_p
     """The run stops at once and says where."""
     save_model(tmp_path / "model", small_file)
     broken = load_model(tmp_path / "model")
-    broken.model.decoder.combine.weight.data.fill_(math.nan)
+    for tensor in (broken.model.decoder.output.weight, broken.model.decoder.output.bias):
+        tensor.data.fill_(3e38)  # finite, or the file would be refused; its logits are not
     save_model(tmp_path / "broken", broken)
     given = {"training": {"fine_tune": "all", "workers": 0, "precision": "float32", "batch_size": 8}}
-    with pytest.raises(TrainingError, match=r"nan.*\.png"):
+    with pytest.raises(TrainingError, match=r"(nan|inf).*\.png"):
         small_run(drawings, tmp_path / "run", given=given, start_from=str(tmp_path / "broken"))
 
 
-def test_a_model_goes_on_from_another_with_its_vocabulary(drawings, tmp_path, small_file):
-    """--start-from keeps the words and the shape of the model, and a frozen encoder stays as it was."""
+def test_a_model_goes_on_from_another_with_its_vocabulary_and_new_words(drawings, tmp_path, small_file):
+    """--start-from keeps the words and the shape of the model; new words stand behind, and are said.
+
+    A frozen encoder stays as it was.
+    """
     save_model(tmp_path / "model", small_file)
     given = {"training": {"epochs": 1, "workers": 0, "precision": "float32"}, "search": {"beam_size": 2}}
     best, said = small_run(drawings, tmp_path / "run", given=given, start_from=str(tmp_path / "model"))
     file = load_model(best)
-    assert file.vocabulary.words == small_file.vocabulary.words
+    had = small_file.vocabulary.words
+    written = {
+        word for image in load_dataset(drawings).split("train") for text in image.captions for word in tokenise(text)
+    }
+    assert file.vocabulary.words[: len(had)] == had
+    assert set(file.vocabulary.words) == {*had, *written}
+    assert any("of the captions' words already" in line and file.vocabulary.words[len(had)] in line for line in said)
     assert file.search.beam_size == 2
     assert any("Features of 36 pictures" in line for line in said)
     expected = small_file.model.encoder.state_dict()
