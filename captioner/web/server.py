@@ -239,7 +239,7 @@ def _no_sockets(app: ASGIApp) -> ASGIApp:
 
 
 def _strip_template() -> None:
-    """Takes Gradio's own preview cards out of its page template.
+    """Takes Gradio's own preview cards out of its page template, and addresses that lead out of a prefix.
 
     They name gradio.app, twitter and a picture on GitHub, describe Gradio instead of this page, and no option of
     mount_gradio_app removes them.
@@ -250,4 +250,7 @@ def _strip_template() -> None:
     name = "frontend/index.html"
     source, _, _ = environment.loader.get_source(environment, name)
     stripped = re.sub(r"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>\s*", "", source)
+    # Below a prefix a browser would ask above it for these.
+    stripped = stripped.replace('href="/manifest.json"', 'href="manifest.json"')
+    stripped = stripped.replace("<head>", '<head><link rel="icon" href="favicon.ico" />', 1)
     environment.loader = jinja2.ChoiceLoader([jinja2.DictLoader({name: stripped}), environment.loader])
