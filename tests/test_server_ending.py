@@ -83,6 +83,7 @@ def test_no_temporary_folder_at_all_is_one_sentence(monkeypatch: pytest.MonkeyPa
         uploads_folder().__enter__()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
 def test_every_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> None:
     """Quietly, with exit status 0, and leaving nothing."""

@@ -86,6 +86,7 @@ def test_a_request_ends_with_its_connection(served: tuple[int, ModelQueue, threa
     assert queue.counts.pictures <= 4 + 1  # what the model was busy with, and the last
 
 
+@pytest.mark.slow
 def test_eight_large_requests_do_not_refuse_one_another(served: tuple[int, ModelQueue, threading.Event]) -> None:
     """As many as fit are served whole; the others hear at once that they are not."""
     port, queue, gate = served

@@ -112,6 +112,7 @@ def test_a_wrong_root_is_named(root: str) -> None:
         made(small_captioner(), WebOptions(root_path=root))
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("takes_off", [True, False])
 def test_the_page_through_a_proxy(browser: Any, tmp_path: Path, takes_off: bool) -> None:  # noqa: F811

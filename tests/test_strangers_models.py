@@ -156,6 +156,7 @@ def stored(request, both_ways_file, small_file, tmp_path):
     return (tmp_path / "model").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mutated_file_works_or_is_refused_in_a_sentence(stored, tmp_path, capsys):
     """Headers, tables of tensors, numbers and bytes: no other exception, in loading, captioning and `info`."""
     tried, worked = attack(stored, tmp_path / "changed", 120, 1, 60)
@@ -181,6 +182,7 @@ CLAIMS = {
 }
 
 
+@pytest.mark.slow
 def test_memory_is_given_to_what_is_there_alone(small_file, tmp_path):
     """A file of a few megabytes that claims gigabytes is refused in little more memory than it takes itself."""
     save_model(tmp_path / "good", small_file, small=True)

@@ -62,6 +62,7 @@ def test_streams_that_are_closed_or_full_change_nothing_else(command, redirectio
         assert bool(done.stdout) == (command != "evaluate")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["text", "csv"])
 def test_output_for_programs_is_utf_8_in_any_locale(model, tmp_path, form):
     """Names come out as they are, also where the locale knows ASCII alone."""
