@@ -166,8 +166,8 @@ def test_a_mutated_file_works_or_is_refused_in_a_sentence(stored, tmp_path, caps
 
 @pytest.mark.slow
 def test_thousands_of_mutated_files_work_or_are_refused_in_a_sentence(stored, tmp_path, capsys):
-    """The same, for as long as four minutes."""
-    assert attack(stored, tmp_path / "changed", 5000, 2, 240)[0] > 120
+    """The same, for a minute and a half."""
+    assert attack(stored, tmp_path / "changed", 5000, 2, 90)[0] > 120
     capsys.readouterr()
 
 
