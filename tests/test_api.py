@@ -261,9 +261,11 @@ def test_a_full_queue_answers_politely(captioner: Captioner) -> None:
 
     slow, queue = Slow(captioner.file, torch.device("cpu")), ModelQueue(batch=1, capacity=2)
     with client_of({"first": slow}, WebOptions(), queue) as client, ThreadPoolExecutor(3) as visitors:
-        waiting = [visitors.submit(post, client, ("a.jpg", PHOTO)) for _ in range(3)]
-        while queue.counts.batches + queue.waiting < 3:
-            threading.Event().wait(0.01)
+        waiting = []
+        for number in (1, 2, 3):  # the first is with the model before the others take the two places
+            waiting.append(visitors.submit(post, client, ("a.jpg", PHOTO)))
+            while queue.counts.batches < 1 or queue.counts.batches + queue.waiting < number:
+                threading.Event().wait(0.01)
         refused = post(client, ("b.jpg", PHOTO))
         assert refused.status_code == 503
         assert "try again" in refused.json()["error"]
