@@ -261,9 +261,9 @@ def test_a_full_queue_answers_politely(captioner: Captioner) -> None:
     slow, queue = Slow(captioner.network, captioner.card), ModelQueue(batch=1, capacity=2)
     with client_of({"first": slow}, WebOptions(), queue) as client, ThreadPoolExecutor(3) as visitors:
         waiting = []
-        for count in range(1, 4):  # one after the other: the first is at work before two more fill the places
+        for number in (1, 2, 3):  # the first is with the model before the others take the two places
             waiting.append(visitors.submit(post, client, ("a.jpg", PHOTO)))
-            while queue.counts.batches + queue.waiting < count or not queue.counts.batches:
+            while queue.counts.batches < 1 or queue.counts.batches + queue.waiting < number:
                 threading.Event().wait(0.01)
         refused = post(client, ("b.jpg", PHOTO))
         assert refused.status_code == 503

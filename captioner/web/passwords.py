@@ -79,6 +79,8 @@ class Patience:
         self.clock = clock
         self.wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
         """Wrong guesses of each visitor, and until when the next has to wait."""
+        self.tried: OrderedDict[str, None] = OrderedDict()
+        """What visitors tried: a browser that holds an old password sends it with everything, which is one guess."""
         self.good: OrderedDict[str, None] = OrderedDict()
         """Who was let in before: no stranger."""
         self.left, self.since = float(_AT_ONCE), clock()
@@ -91,8 +93,8 @@ class Patience:
         _, until = self.wrong.get(visitor, (0, 0.0))
         return max(until - now, 0.0 if visitor in self.good or self.left >= 1 else (1 - self.left) / _A_SECOND)
 
-    def count(self, visitor: str) -> None:
-        """A guess was wrong."""
+    def count(self, visitor: str, guess: str) -> None:
+        """A guess was wrong; `guess` stands for it."""
         count = self.wrong.pop(visitor, (0, 0.0))[0] + 1
         delay = 0.0 if count < _FREE else min(_LONGEST, 2.0 ** min(count - _FREE, 20))
         self.wrong[visitor] = count, self.clock() + delay
@@ -100,6 +102,9 @@ class Patience:
             self.wrong.popitem(last=False)
         if visitor not in self.good:
             self.left -= 1
+        self.tried[f"{visitor} {guess}"] = None
+        if len(self.tried) > _REMEMBERED:
+            self.tried.popitem(last=False)
 
     def forgive(self, visitor: str) -> None:
         """A guess was right."""
@@ -133,7 +138,10 @@ def asks_password(app: ASGIApp, *, names: Iterable[bytes], clock: Callable[[], f
         cookie = _cookie(headers)
         known = cookie in marks
         visitor = f"cookie {cookie}" if known else visitor_of(scope)
-        if given is not None and (wait := patience.wait(visitor)) > 0:
+        stale = given is not None and (
+            not given or f"{visitor} {mark(given)}" in patience.tried
+        )  # it tells nothing new
+        if given is not None and not stale and (wait := patience.wait(visitor)) > 0:
             answer = JSONResponse(
                 {"error": "Too many wrong passwords came: try again after the seconds that Retry-After says."},
                 429,
@@ -141,8 +149,8 @@ def asks_password(app: ASGIApp, *, names: Iterable[bytes], clock: Callable[[], f
             )
             await answer(scope, receive, send)
         elif given is None or not sum([secrets.compare_digest(given, pair) for pair in pairs]):  # all, in equal time
-            if given is not None:
-                patience.count(visitor)
+            if given is not None and not stale:
+                patience.count(visitor, mark(given))
             answer = JSONResponse(
                 {"error": "Name and password are wanted: send them as HTTP's basic authentication."},
                 401,
