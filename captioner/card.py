@@ -79,6 +79,13 @@ def read_header(path: Path) -> dict[str, Any]:
     )
 
 
+def unusable(path: Path, error: Exception) -> ModelFileError:
+    """What to raise for a model file that led to `error`, whatever a stranger's header made it say."""
+    said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    said = said if len(said) <= 300 else f"{said[:300]}..."
+    return ModelFileError(f"{path} cannot be loaded: {said}. Train or copy it anew.")
+
+
 def read_card(path: Path, *, name: str | None = None) -> ModelCard:
     """The card of a model file; `name` is the file's unless given. Raises ModelFileError as `read_header` does.
 
@@ -100,6 +107,4 @@ def read_card(path: Path, *, name: str | None = None) -> ModelCard:
             digest=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
     except (OSError, KeyError, TypeError, ValueError, CaptionerError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        said = said if len(said) <= 300 else f"{said[:300]}..."
-        raise ModelFileError(f"{path} cannot be loaded: {said}. Train or copy it anew.") from error
+        raise unusable(path, error) from error

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from captioner.card import FORMAT, HEADER, ModelCard, read_card
+from captioner.card import FORMAT, HEADER, ModelCard, read_card, unusable
 from captioner.errors import ModelFileError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel, ModelOptions
@@ -122,9 +122,7 @@ def restore(path: Path, card: ModelCard, device: torch.device | str = "cpu") -> 
         options = ModelOptions(card.image, card.encoder, card.decoder, len(vocabulary), card.reverse)
         model = load_network(path, options)
     except Exception as error:  # whatever a stranger's header and tensors lead to
-        said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        said = said if len(said) <= 300 else f"{said[:300]}..."
-        raise ModelFileError(f"{path} cannot be loaded: {said}. Train or copy it anew.") from error
+        raise unusable(path, error) from error
     model.encoder.trusts_statistics = True
     return ModelFile(model.to(device).eval(), vocabulary, card.search, dict(card.provenance), card.tokeniser)
 

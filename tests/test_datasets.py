@@ -647,16 +647,3 @@ def test_who_wrote_the_captions_is_read_from_a_column_or_a_file_beside_it(tmp_pa
     data = table(tmp_path / "own", rows, pictures="a.jpg b.jpg")
     assert {image.name: image.author for image in data.images} == {"a.jpg": "people", "b.jpg": "model"}
     assert "captions by" in data.describe()
-
-
-def test_sentences_without_pictures_are_read_and_joined_but_are_in_no_split(tmp_path):
-    """A text file with one sentence a line; nothing is scored on them, and nobody looks for their pictures."""
-    text = load_dataset(write(tmp_path / "text.txt", "\ufeffA dog runs.\r\n\r\n  Two cats sleep. \n"))
-    assert text.sentences == ("A dog runs.", "Two cats sleep.")
-    photos = table(tmp_path / "photos", "image,caption,split\na.jpg,A bus.,train", pictures="a.jpg")
-    both = check_dataset(join([photos, text]))
-    assert both.sentences == text.sentences
-    assert splits(both) == {"photos/a.jpg": "train"}
-    assert "2 sentences without pictures" in both.describe()
-    with pytest.raises(DataError, match="holds no sentence"):
-        load_dataset(write(tmp_path / "empty.txt", " \n"))

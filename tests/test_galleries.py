@@ -24,7 +24,8 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from captioner.web import album, clip, page
-from captioner.web.queue import ModelQueue, Queued
+from captioner.web.queue import ModelQueue
+from captioner.web.queued import Queued
 from tests.clips import moving, write_clip
 from tests.hostile import encoded, noise
 from tests.visitors import ADDRESS, Visitor, half_an_upload, made, small_captioner

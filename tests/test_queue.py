@@ -39,8 +39,10 @@ class Watched(Captioner):
 
 
 @pytest.fixture
-def watched(small_file: ModelFile) -> Watched:
-    return Watched(small_file)
+def watched(small_file: ModelFile) -> Iterator[Watched]:
+    watched = Watched(small_file)
+    yield watched
+    watched.gate.set()  # or the queue, which closes after this, waits for what is behind the gate
 
 
 @pytest.fixture

@@ -2,15 +2,14 @@
 
     load_dataset(path) -> Dataset -> check_dataset -> Dataset -> .split("train") -> batches
 
-`dataset` says what a data set is; `coco`, `flickr`, `table` and `sentences` each read one family of files; `shapes`
-draws its own.
+`dataset` says what a data set is; `coco`, `flickr` and `table` each read one family of files; `shapes` draws its own.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from captioner.datasets import coco, flickr, sentences, table
+from captioner.datasets import coco, flickr, table
 from captioner.datasets.check import check_dataset, summarise
 from captioner.datasets.dataset import ALL, CaptionedImage, Dataset, join
 from captioner.errors import DataError
@@ -38,7 +37,6 @@ _UNDERSTOOD = """A data set is one of
   your own    captions.csv (or captions.jsonl) beside the images; for example
                 image,caption
                 dog.jpg,A dog runs across the grass.
-  sentences   a text file with one a line, without pictures: to learn to write from, beside one of the others
   shapes      the word itself: drawn pictures, nothing to download"""
 
 
@@ -56,7 +54,7 @@ def load_dataset(path: str | Path) -> Dataset:
     path = Path(path).expanduser()
     if not os.path.exists(path):  # pathlib raises for names longer than a file's may be
         raise DataError(f"There is nothing at {path}. {_UNDERSTOOD}")
-    for reader in (coco, flickr, table, sentences):
+    for reader in (coco, flickr, table):
         dataset = reader.read(path)
         if dataset is not None:
             return dataset

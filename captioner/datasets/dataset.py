@@ -62,8 +62,7 @@ class CaptionedImage:
 class Dataset:
     """Captioned pictures, the problems found so far, and the decisions worth telling (`notes`).
 
-    A joined data set names its `parts` (`join`), and each of its pictures the one it came from. `sentences` are text
-    without pictures, for training alone: no split holds them.
+    A joined data set names its `parts` (`join`), and each of its pictures the one it came from.
     """
 
     kind: str
@@ -72,7 +71,6 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     parts: tuple["Dataset", ...] = ()
-    sentences: tuple[str, ...] = ()
 
     def split(self, name: str) -> tuple[CaptionedImage, ...]:
         """The pictures of one split ("dev" means "val"), or "all" pictures.
@@ -95,8 +93,6 @@ class Dataset:
 
     def describe(self) -> str:
         """What was found, in a line for the counts and a line for each note."""
-        if self.sentences and not self.parts:
-            return f"{self.kind} at {self.path}: {len(self.sentences):,} sentences without pictures"
         captions = sum(len(image.captions) for image in self.images)
         splits = ", ".join(f"{split} {count:,}" for split, count in self._counts().items())
         first = f"{self.kind} at {self.path}: {len(self.images):,} images, {captions:,} captions ({splits or 'empty'})"
@@ -143,8 +139,7 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
         for problem in dataset.problems
     )
     path = " ".join(dataset.path for dataset in datasets)
-    sentences = tuple(sentence for dataset in datasets for sentence in dataset.sentences)
-    return Dataset("joined", path, images, problems, (), tuple(datasets), sentences)
+    return Dataset("joined", path, images, problems, (), tuple(datasets))
 
 
 def hold_out(names: Iterable[str], share: float) -> set[str]:

@@ -16,6 +16,7 @@ from captioner.options import (
     ImageOptions,
     SearchOptions,
     TrainingOptions,
+    check_groups,
     flag,
     from_dict,
     to_dict,
@@ -50,9 +51,8 @@ def merge(*choices: Given) -> dict[str, dict[str, Any]]:
     """Later choices over earlier ones. Raises OptionError for a group of options that there is not."""
     merged: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
     for chosen in choices:
+        check_groups(chosen, GROUPS)
         for name, values in chosen.items():
-            if name not in merged:
-                raise OptionError(f"{name!r} is no group of options: choose among {', '.join(GROUPS)}.")
             merged[name].update(values)
     return merged
 

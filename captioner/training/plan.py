@@ -187,7 +187,6 @@ class Plan:
             "teachers": [teacher.provenance for teacher in self.teachers.values()],
             "data": " and ".join(part.kind for part in self.data.parts) or self.data.kind,
             "data_sets": _data_sets(self.data),
-            "sentences": len(self.data.sentences),
             "pictures": {split: sum(image.split == split for image in self.data.images) for split in ("train", "val")},
             "left_out": dict(Counter(problem.kind for problem in self.data.problems)),
             "training": to_dict(training),
@@ -243,14 +242,14 @@ def _vocabulary(
 
     Only what is learnt by likelihood, from left to right, can learn new ones: captions that a model draws hold none.
     """
-    least = training.min_count or 1
+    assert training.min_count is not None  # `_with_min_count` chose one
+    least = training.min_count
     if start is None or training.new_decoder:
         return build_vocabulary(data, min_count=least), None
+    if training.objective != "likelihood" or training.direction != "left-to-right":
+        return start.vocabulary, None
     captions = [tokenise(caption) for image in data.split("train") for caption in image.captions]
-    vocabulary, coverage = grow_vocabulary(start.vocabulary, captions, min_count=least)
-    if training.objective == "likelihood" and training.direction == "left-to-right":
-        return vocabulary, coverage
-    return start.vocabulary, replace(coverage, new=(), left_out=(*coverage.new, *coverage.left_out))
+    return grow_vocabulary(start.vocabulary, captions, min_count=least)
 
 
 def build_vocabulary(data: Dataset, *, min_count: int) -> Vocabulary:

@@ -21,7 +21,8 @@ from captioner.pictures import read_image
 from captioner.web.downloads import MOST, PHOTOS
 from captioner.web.gallery import Card, keep_picture
 from captioner.web.html import problems
-from captioner.web.queue import ModelQueue, Queued
+from captioner.web.queue import ModelQueue
+from captioner.web.queued import Queued
 from captioner.web.workbench import Shown, Upload, Words, build_workbench
 
 _THUMBNAIL = 320

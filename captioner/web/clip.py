@@ -24,7 +24,8 @@ from captioner.video import Scene, caption_video
 from captioner.web.downloads import CLIP
 from captioner.web.gallery import Card, keep_picture
 from captioner.web.html import problem
-from captioner.web.queue import ModelQueue, Queued
+from captioner.web.queue import ModelQueue
+from captioner.web.queued import Queued
 from captioner.web.workbench import Shown, Upload, Words, build_workbench
 
 MINUTES = 10.0

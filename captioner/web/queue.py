@@ -10,8 +10,7 @@ requests.
 import contextlib
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,21 +20,16 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.captioner import BATCH, Captioner
-from captioner.captions import Caption, Captioned, Explanation
+from captioner.captions import Caption, Explanation
 from captioner.device import prepare
-from captioner.errors import BusyError, CaptionerError, ImageError, OptionError
-from captioner.options import MOST_WORK, ImageOptions, SearchOptions
-from captioner.pictures import ImageSource
+from captioner.errors import BusyError, CaptionerError, OptionError
+from captioner.options import MOST_WORK, SearchOptions
 
 WAIT = 0.01
 """Longest time, in seconds, that a picture waits for others to come."""
 
 CAPACITY = 256
 """Most pictures that wait: 0.3 MB each, and seconds to minutes of work. More would time out before their turn."""
-
-AHEAD = 2 * BATCH
-"""Pictures of a stream that wait at most: enough that the model never waits for a disk."""
-
 
 WORK = 5_000
 """Most work of a pass of several pictures (`work_of`), so that the next in turn waits seconds for it, not minutes."""
@@ -299,60 +293,3 @@ def _answer(jobs: list[_Job]) -> None:
     except Exception as error:  # a fault of ours: whoever asked is told, and the thread goes on
         for job in jobs:
             job.answer.set_exception(error)
-
-
-@dataclass(frozen=True)
-class Queued:
-    """A captioner behind the queue: its pictures take their turn among everybody's."""
-
-    queue: ModelQueue
-    captioner: Captioner
-
-    @property
-    def image(self) -> ImageOptions:
-        """How its pictures are fitted."""
-        return self.captioner.image
-
-    def stream(
-        self, pictures: Iterable[tuple[str, ImageSource]], *, search: SearchOptions | None = None
-    ) -> Generator[Captioned, None, None]:
-        """As `Captioner.stream`, but a picture waits where the queue is full, for a stream is in no hurry.
-
-        Raises BusyError where the queue was closed.
-        """
-        waiting: deque[tuple[str, tuple[int, int] | None, Future[Caption]]] = deque()
-        party = Party()
-
-        def first() -> Captioned:
-            name, size, future = waiting.popleft()
-            try:
-                return Captioned(name, size, future.result())
-            except CaptionerError as error:
-                return Captioned(name, size, error=error)
-
-        try:
-            for name, source in pictures:
-                try:
-                    look = self.captioner.look(source)
-                except ImageError as error:
-                    unread: Future[Caption] = Future()
-                    unread.set_exception(error)
-                    waiting.append((name, None, unread))
-                else:
-                    waiting.append((name, look.size, self._submit(look.pixels, search or self.captioner.search, party)))
-                while waiting and (len(waiting) > AHEAD or waiting[0][2].done()):
-                    yield first()
-            while waiting:
-                yield first()
-        finally:
-            for *_, future in waiting:
-                future.cancel()
-
-    def _submit(self, pixels: Tensor, search: SearchOptions, party: Party) -> "Future[Caption]":
-        while True:
-            try:
-                return self.queue.caption(self.captioner, pixels, search, party)
-            except BusyError:
-                if self.queue.closed:
-                    raise
-                time.sleep(0.1)

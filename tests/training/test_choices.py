@@ -9,7 +9,7 @@ from captioner.training.choices import merge, resolve_options
 def test_an_unknown_group_of_options_is_refused(small_file):
     """A misspelt one would be passed over in silence, in a recipe or in a program."""
     for start in (None, small_file):
-        with pytest.raises(OptionError, match="'DecodrOptions' is no group of options: choose among image, encoder"):
+        with pytest.raises(OptionError, match="There are no options DecodrOptions: there are image, encoder"):
             resolve_options({"DecodrOptions": {"hidden_size": 16}}, kind="table", start=start)
     with pytest.raises(OptionError, match="has no field hiden_size"):
         resolve_options({"decoder": {"hiden_size": 16}}, kind="table", start=None)

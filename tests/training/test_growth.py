@@ -38,7 +38,7 @@ def test_new_words_stand_behind_the_old_ones_and_the_captions_are_counted():
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
 def test_old_words_keep_their_logits(tied, reverse):
-    """For captions of old words, a grown model gives them the very logits it gave before, in both directions."""
+    """For captions of old words, a grown model gives them the logits it gave before, in both directions."""
     model = small(tied=tied, reverse=reverse)
     grown = grow_model(model, model.options.vocabulary_size + 3).eval()
     pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)

@@ -159,7 +159,7 @@ def test_a_bundled_teacher_with_other_words_is_refused_at_once(drawings, tmp_pat
 def test_a_misspelt_group_in_a_late_stage_is_refused_at_once(drawings, tmp_path, monkeypatch):
     """Not when its stage comes, and not in silence."""
     monkeypatch.setitem(PRESETS, "small", (*STAGES, Stage("3-wrong", {"DecodrOptions": {"dropout": 0.1}})))
-    with pytest.raises(OptionError, match="'DecodrOptions' is no group of options"):
+    with pytest.raises(OptionError, match="There are no options DecodrOptions"):
         StagesPlan.new(load_dataset(drawings), {}, preset="small", output=tmp_path / "run")
 
 
