@@ -89,7 +89,7 @@ def run(chosen: argparse.Namespace) -> int:
     _check(chosen)
     from captioner.evaluation import compare, compare_with_people, evaluate
     from captioner.formats import results_of_ids
-    from captioner.report.scores import Comparison, Report, table, to_dict
+    from captioner.report.scores import Comparison, Report, table, to_dict, warnings
 
     also = _also(chosen)
     data, split, entries = _read(chosen)
@@ -114,6 +114,9 @@ def run(chosen: argparse.Namespace) -> int:
         report = replace(report, people=compare_with_people(evaluation, resamples=chosen.resamples, also=also))
 
     written = _write_report(chosen, report) and written
+    if chosen.json:
+        for line in warnings(report):
+            ERR.say(line)
     print(json.dumps(to_dict(report), allow_nan=False) if chosen.json else table(report))
     return 0 if written else 2
 

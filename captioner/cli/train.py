@@ -73,10 +73,16 @@ def run(chosen: argparse.Namespace) -> int:
             raise OptionError(f"{name} does not go with --preset, whose stages decide it: leave it out.")
     from captioner.datasets import load_datasets
     from captioner.files import check_folder, remove_parts
+    from captioner.metrics.remarks import SINGLE, remarks
     from captioner.training.folder import FEATURE_PARTS, RecipeFolder, RunFolder, held
 
     data = load_datasets(chosen.data)
     OUT.say(data.describe())
+    captions = [caption for image in data.images if image.split != "test" for caption in image.captions]
+    for line in remarks(captions, list(map(str.split, captions)), "references"):
+        OUT.say(f"  {line}")
+    if sum(image.split == "val" for image in data.images) == 1:
+        OUT.say(f"  One picture validates. CIDEr-D of a single image {SINGLE}.")
     names = [path if path == "shapes" else Path(path).resolve().stem for path in chosen.data]
     output = chosen.output or Path("runs") / "-".join(names)
     check_folder(chosen.features, "--features")
