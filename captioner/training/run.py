@@ -22,6 +22,7 @@ from captioner.datasets.dataset import Dataset
 from captioner.errors import ModelFileError, TrainingError
 from captioner.evaluation import Evaluation
 from captioner.files import write_atomically
+from captioner.options import TrainingOptions
 from captioner.telling import OUT, Telling
 from captioner.training import advice
 from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
@@ -29,31 +30,37 @@ from captioner.training.features import cached_features
 from captioner.training.folder import RunFolder
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
 from captioner.training.plan import Plan, fitting
+from captioner.training.processes import ALONE, Processes
 from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
 from captioner.training.self_critical import references_of
 from captioner.training.step import Learner, learning_rate, make_optimizer, take_step
 from captioner.training.validation import choose_search, validate
 
 
-def run(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) -> Path | None:
+def run(
+    plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT, processes: Processes = ALONE
+) -> Path | None:
     """Trains as planned and chooses the best model's search; its file, or None if someone asked for a stop.
 
     `data` is the plan's data set after the check of its pictures, `features` the folder for cached features. Raises
     OptionError and ModelFileError where a run that goes on does not fit, and TrainingError where the loss is not finite
-    or the memory too small.
+    or the memory too small. Of several processes all come here, and the leader alone writes.
     """
-    best = train(plan, data, features=features, telling=telling)
-    if best is not None:
+    best = train(plan, data, features=features, telling=telling, processes=processes)
+    if best is not None and processes.leads:
         file, sound = choose_search(load_model(best, plan.device), data.split("val"), plan.fixed, telling)
         save_model(best, file)
         for line in advice.after(file.provenance, best=str(best), sound=sound):
             telling.say(line)
+    processes.wait()
     return best
 
 
-def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) -> Path | None:
+def train(
+    plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT, processes: Processes = ALONE
+) -> Path | None:
     """`run`, but for the search: that is enough for a model that another run goes on from, and saves minutes."""
-    this = _Run(plan.over(data), features, telling)
+    this = _Run(plan.over(data), features, telling, processes)
     if plan.state is not None:
         telling.say(
             f"Going on in {plan.folder.path} after {this.progress.epoch} epochs and {this.progress.step} steps."
@@ -70,7 +77,8 @@ def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) 
             if not this.train_epoch(stop):
                 break
             this.finish_epoch(started)
-    if stop:
+    (stopped,) = processes.any(bool(stop))  # which all of them say when the leader has written
+    if stopped:
         telling.say(f"Stopped and saved: the same command with --resume goes on from {plan.folder.path}.")
         return None
     return plan.folder.best
@@ -95,11 +103,27 @@ class Progress:
     log: list[dict[str, Any]] = field(default_factory=list)
 
 
+def _check_shares(training: TrainingOptions, processes: Processes) -> None:
+    """Raises OptionError where the pictures of a step cannot be shared out evenly."""
+    size, parts = training.batch_size, processes.count * training.accumulate
+    if size % parts:
+        what = f"--accumulate {training.accumulate}" + (
+            f" of {processes.count} processes" if processes.count > 1 else ""
+        )
+        what = f"{processes.count} processes" if training.accumulate == 1 else what
+        raise OptionError(
+            f"--batch-size is {size}, which {what} cannot share evenly: it is the whole step's, whatever their number; "
+            f"choose a multiple of {parts}."
+        )
+
+
 class _Run:
     """A plan being carried out."""
 
-    def __init__(self, plan: Plan, features: Path, telling: Telling) -> None:
+    def __init__(self, plan: Plan, features: Path, telling: Telling, processes: Processes) -> None:
         self.plan, self.telling, self.training = plan, telling, plan.options.training
+        self.processes = processes
+        _check_shares(self.training, processes)
         self.progress = Progress()
         self.origin, self.fingerprint = plan.provenance(), fingerprint(plan.data)
         torch.manual_seed(self.training.seed)
@@ -110,11 +134,15 @@ class _Run:
         self.model.encoder.trainable(self.training.fine_tune)
         self.val_images = plan.data.split("val")
         self.cache: dict[str, Any] = {"folder": features, "precision": self.training.precision}
-        self.cache |= {"workers": self.training.workers, "telling": telling}
+        self.cache |= {"workers": self.training.workers, "telling": telling, "processes": processes}
         self.lessons, objective = self._teaching()
         self.steps = math.ceil(len(self.lessons.images) / self.training.batch_size)
         self.learner = Learner(self.decoder, objective, self.training.precision, model=self.model)
         self.optimizer = make_optimizer(self.learner, self.training)
+        self.mover = processes.parallel(self.learner)
+        self.scaler = torch.amp.GradScaler(plan.device.type, enabled=self.training.precision == "float16")
+        if not processes.leads:  # dropout of its own
+            torch.manual_seed(self.training.seed + 1_000_003 * processes.rank)
         self.train_features: Tensor | None = None
         self.val_features: Tensor | None = None
         if self.training.fine_tune is None and not self.training.augment:  # every epoch would compute the same ones
@@ -124,7 +152,12 @@ class _Run:
             with fitting(plan.folder):
                 self.optimizer.load_state_dict(plan.state["optimizer"])
                 self.progress = Progress(**plan.state["progress"])
-                restore_random_states(plan.state["random"])
+                self.scaler.load_state_dict(plan.state.get("scaler", {}))
+                others = plan.state.get("others_random", [])
+                if processes.leads:
+                    restore_random_states(plan.state["random"])
+                elif processes.rank <= len(others):
+                    restore_random_states(others[processes.rank - 1])
 
     def _teaching(self) -> tuple[Lessons, Objective]:
         """What the training pictures have to teach, and what is learnt from it."""
@@ -170,20 +203,25 @@ class _Run:
         """The rest of the present epoch; False if someone asked for a stop, after saving."""
         progress, training, count = self.progress, self.training, len(self.lessons.images)
         batches = epoch_batches(count, training.batch_size, seed=training.seed, epoch=progress.epoch)[progress.step :]
+        # The last batch may have fewer pictures than there are processes: one without takes part in the step with any.
+        mine = [self.processes.share(batch) or batch[:1] for batch in batches]
         saved = time.perf_counter()
         self.model.train()
         what, done = f"epoch {progress.epoch + 1}/{training.epochs}", progress.step * training.batch_size
         with self.telling.bar(count, "picture", what, done=done) as bar:
-            for batch, inputs in zip(batches, self._inputs(batches), strict=True):
-                for name, value in self._step(batch, inputs).items():
+            for batch, places, inputs in zip(batches, mine, self._inputs(mine), strict=True):
+                counts = self.processes.rank < len(batch)
+                for name, value in self._step(places, inputs, counts=counts).items():
                     progress.sums[name] = progress.sums.get(name, 0.0) + value
                 progress.step += 1
                 bar.update(len(batch))
                 bar.set_postfix_str(f"loss {progress.sums['loss'] / progress.step:.3f}", refresh=False)
-                if stop or time.perf_counter() - saved > 60 * training.save_minutes:
+                due = time.perf_counter() - saved > 60 * training.save_minutes
+                stopping, saving = self.processes.any(bool(stop), due)
+                if stopping or saving:
                     self._save_resume()
                     saved = time.perf_counter()
-                if stop:
+                if stopping:
                     return False
         return True
 
@@ -195,25 +233,31 @@ class _Run:
         images, workers = self.lessons.images, self.training.workers
         return load_pixels(images, self.plan.options.image, batches, workers=workers, augmentation=augmentation)
 
-    def _step(self, places: Sequence[int], inputs: Tensor) -> dict[str, float]:
-        """One step of the optimizer: what the log wants to know of it."""
+    def _step(self, places: Sequence[int], inputs: Tensor, *, counts: bool) -> dict[str, float]:
+        """One step of the optimizer with this process's pictures: what the log wants to know of it."""
         progress, training = self.progress, self.training
         done = progress.epoch * self.steps + progress.step
         rate = learning_rate(done, training.epochs * self.steps, warmup=training.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-        batch = self.lessons.batch(places)
+        size = math.ceil(len(places) / training.accumulate)
+        cuts = range(0, len(places), size)
+        batches = [
+            self.lessons.batch(places[cut : cut + size], seed=training.seed, epoch=progress.epoch) for cut in cuts
+        ]
+        parts = zip(inputs.split(size), batches, strict=True)
+        how: dict[str, Any] = {"processes": self.processes, "counts": counts, "scaler": self.scaler}
         try:
-            measured = take_step(self.learner, self.optimizer, [(inputs, batch)], clip_norm=training.clip_norm)
+            measured = take_step(self.mover, self.optimizer, parts, clip_norm=training.clip_norm, **how)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"{self.plan.device} has too little memory for {len(batch)} pictures a step: lower --batch-size or "
-                "--image-size."
+                f"{self.plan.device} has too little memory for {size} pictures at a time: raise --accumulate, which "
+                "changes nothing else, or lower --batch-size or --image-size."
             ) from error
         if not all(map(math.isfinite, measured.values())):
             raise TrainingError(
                 f"The loss is {measured['loss']} and its gradient {measured['gradient_norm']} in epoch "
-                f"{progress.epoch + 1}, step {progress.step + 1} (pictures {', '.join(batch.names[:5])}, ...): start "
+                f"{progress.epoch + 1}, step {progress.step + 1} (pictures {', '.join(batches[0].names[:5])}, ...): start "
                 "again with a lower --learning-rate or --precision float32; the last model is kept."
             )
         return measured
@@ -250,6 +294,7 @@ class _Run:
         if self.decoder is self.model.reverse and not search.rerank:
             search = replace(search, rerank=0.5)
         how: dict[str, Any] = {"precision": self.training.precision, "telling": self.telling}
+        how["processes"] = self.processes
         return validate(self.model, self.val_images, self.plan.vocabulary, search, features=self.val_features, **how)
 
     def _tell(self, entry: dict[str, Any], improved: bool) -> None:
@@ -273,6 +318,8 @@ class _Run:
 
     def _save_models(self) -> None:
         """Writes the models and the log of the epoch that ended; the last model last, as a sign that all is there."""
+        if not self.processes.leads:
+            return
         plan, folder, progress = self.plan, self.plan.folder, self.progress
         origin = {**self.origin, "epoch": progress.epoch, "val": progress.log[-1]["val"]}
         file = ModelFile(self.model, plan.vocabulary, plan.options.search, origin)
@@ -288,7 +335,9 @@ class _Run:
             self._save_models()
 
     def _save_resume(self) -> None:
-        plan = self.plan
+        plan, states = self.plan, self.processes.gather([random_states()])
+        if not self.processes.leads:
+            return
         state = {
             "options": plan.options.to_dict(),
             "vocabulary": list(plan.vocabulary.words),
@@ -300,6 +349,8 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
-            "random": random_states(),
+            "random": states[0],
+            "others_random": states[1:],
+            "scaler": self.scaler.state_dict(),
         }
         save_resume(plan.folder.resume, state)

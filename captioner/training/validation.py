@@ -20,6 +20,7 @@ from captioner.sureness import choose_threshold
 from captioner.telling import Telling
 from captioner.text import Vocabulary
 from captioner.training.features import BATCH, encoded
+from captioner.training.processes import ALONE, Processes
 
 
 def validate(
@@ -31,17 +32,25 @@ def validate(
     features: Tensor | None,
     precision: str,
     telling: Telling,
+    processes: Processes = ALONE,
 ) -> tuple[Evaluation, list[str]]:
-    """The scores of the images' captions, and the captions. `features` (N, R, C) where the encoder is frozen."""
+    """The scores of the images' captions, and the captions. `features` (N, R, C) where the encoder is frozen.
+
+    Each of several processes captions its share, once, and has all of them in the end.
+    """
     texts: list[str] = []
+    mine = processes.share(images)
+    if features is not None:
+        features = features[processes.rank :: processes.count]
     device = next(model.parameters()).device
     model.eval()
-    parts = encoded(model, images, precision=precision) if features is None else torch.split(features, BATCH)
-    with telling.bar(len(images), "picture", "validating") as bar:
+    parts = encoded(model, mine, precision=precision) if features is None else torch.split(features, BATCH)
+    with telling.bar(len(mine), "picture", "validating") as bar:
         for batch in parts:
             captions = caption_features(network_of(model), batch.to(device).float(), vocabulary, search)
             texts += [caption.text for caption in captions]
             bar.update(len(batch))
+    texts = processes.gather(texts)
     return evaluate(images, texts), texts
 
 
