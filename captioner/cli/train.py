@@ -15,7 +15,7 @@ runs, each in a folder below.
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioner.errors import OptionError
 from captioner.options import DEVICES_HELP, GROUPS, PRESETS, add_arguments, given
@@ -129,7 +129,7 @@ def _train(
     from captioner.training.stages import StagesPlan, run_stages
 
     choices = {name: given(options, chosen) for name, options in GROUPS.items()}
-    where = {"output": output, "device": device}
+    where: dict[str, Any] = {"output": output, "device": device}
 
     def planned() -> Plan | StagesPlan:
         if chosen.preset and resume:
@@ -142,7 +142,7 @@ def _train(
 
     plan = processes.together(planned)
     verdicts = chosen.features if processes.leads else None  # one process keeps them
-    checked = {"skip_bad": chosen.skip_bad, "verdicts": verdicts, "telling": telling}
+    checked: dict[str, Any] = {"skip_bad": chosen.skip_bad, "verdicts": verdicts, "telling": telling}
     data = processes.together(lambda: check_dataset(data, **checked))
     if isinstance(plan, StagesPlan):
         return run_stages(plan, data, features=chosen.features, telling=telling, processes=processes)

@@ -30,18 +30,18 @@ _NOTHING = object()
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run."""
+    """One of the processes of a run: which one, of how many."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def leads(self) -> bool:
-        """This one writes and speaks."""
+        """Whether it is the one that writes and speaks."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """This process's part: every `count`th item."""
+        """Its part: every `count`th item."""
         return list(items[self.rank :: self.count])
 
     def gather(self, mine: Sequence[Item]) -> list[Item]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from captioner.card import read_header
 from captioner.checkpoint import ModelFile, load_model, save_model, save_resume
 from captioner.datasets.dataset import Dataset
-from captioner.errors import ModelFileError, TrainingError
+from captioner.errors import ModelFileError, OptionError, TrainingError
 from captioner.evaluation import Evaluation
 from captioner.files import write_atomically
 from captioner.options import TrainingOptions
@@ -107,13 +107,9 @@ def _check_shares(training: TrainingOptions, processes: Processes) -> None:
     """Raises OptionError where the pictures of a step cannot be shared out evenly."""
     size, parts = training.batch_size, processes.count * training.accumulate
     if size % parts:
-        what = f"--accumulate {training.accumulate}" + (
-            f" of {processes.count} processes" if processes.count > 1 else ""
-        )
-        what = f"{processes.count} processes" if training.accumulate == 1 else what
         raise OptionError(
-            f"--batch-size is {size}, which {what} cannot share evenly: it is the whole step's, whatever their number; "
-            f"choose a multiple of {parts}."
+            f"--batch-size is {size}, and {processes.count} processes with --accumulate {training.accumulate} make "
+            f"{parts} equal parts of it: choose a multiple of {parts}. It is the whole step's, whatever their number."
         )
 
 
@@ -245,7 +241,7 @@ class _Run:
         batches = [
             self.lessons.batch(places[cut : cut + size], seed=training.seed, epoch=progress.epoch) for cut in cuts
         ]
-        parts = zip(inputs.split(size), batches, strict=True)
+        parts = zip(torch.split(inputs, size), batches, strict=True)
         how: dict[str, Any] = {"processes": self.processes, "counts": counts, "scaler": self.scaler}
         try:
             measured = take_step(self.mover, self.optimizer, parts, clip_norm=training.clip_norm, **how)
@@ -257,8 +253,8 @@ class _Run:
         if not all(map(math.isfinite, measured.values())):
             raise TrainingError(
                 f"The loss is {measured['loss']} and its gradient {measured['gradient_norm']} in epoch "
-                f"{progress.epoch + 1}, step {progress.step + 1} (pictures {', '.join(batches[0].names[:5])}, ...): start "
-                "again with a lower --learning-rate or --precision float32; the last model is kept."
+                f"{progress.epoch + 1}, step {progress.step + 1} (pictures {', '.join(batches[0].names[:5])}, ...): "
+                "start again with a lower --learning-rate or --precision float32; the last model is kept."
             )
         return measured
 

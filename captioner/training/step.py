@@ -97,14 +97,14 @@ def take_step(
     parts = list(parts)
     for number, (inputs, batch) in enumerate(parts, 1):
         # Processes add up their gradients once a step: with those of the last part.
-        quiet = isinstance(learner, DistributedDataParallel) and number < len(parts)
-        with learner.no_sync() if quiet else contextlib.nullcontext():
+        several = isinstance(learner, DistributedDataParallel) and number < len(parts)
+        with learner.no_sync() if several else contextlib.nullcontext():  # type: ignore[operator]
             loss: Loss = learner(inputs, batch)
             if not counts:
                 loss = replace(loss, total=0 * loss.total, words=0 * loss.words)
             if not losses:  # which makes it the mean where there is one part, and near it where there are more
                 share = processes.sum(loss.words).clamp(min=1) / processes.count
-            scaler.scale(loss.total / share).backward()
+            torch.autograd.backward(scaler.scale(loss.total / share))
         losses.append(replace(loss, total=loss.total.detach()))
         pictures.append(len(batch) if counts else 0)
     sums = torch.stack([*_sums(losses, pictures), torch.tensor(float(sum(pictures)), device=share.device)])
@@ -134,4 +134,7 @@ def _sums(losses: Sequence[Loss], pictures: Sequence[int]) -> list[Tensor]:
         place.new_tensor(sum(loss.measures[name] * count for loss, count in zip(losses, pictures, strict=True)))
         for name in losses[0].measures
     ]
-    return [*measures, torch.stack([loss.total for loss in losses]).sum(), sum(loss.words for loss in losses) + 0.0]
+    return [
+        *measures,
+        *(torch.stack([getattr(loss, part) for loss in losses]).float().sum() for part in ("total", "words")),
+    ]

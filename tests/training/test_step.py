@@ -48,11 +48,11 @@ def objective_of(kind, network, monkeypatch):
     training = TrainingOptions(precision="float32", fine_tune="all", samples=3)
     if kind == "self-critical":
         # Samples are drawn for a picture whoever is beside it; here they also are the same each time.
-        def draw(decoder, features, *, samples, **how):
+        def draw(decoder, features, chances, **how):
             drawn = []
             for picture in features:
                 chance = torch.Generator().manual_seed(int(picture.argmax()))
-                sizes = torch.randint(1, 9, (samples,), generator=chance).tolist()
+                sizes = torch.randint(1, 9, chances.shape[1:2], generator=chance).tolist()
                 drawn.append(
                     [[START, *torch.randint(4, len(WORDS), (size,), generator=chance).tolist(), END] for size in sizes]
                 )
@@ -73,7 +73,7 @@ def batch_of(places, network, kind):
     tokens = stack_captions([most[place] for place in places] + [[[START, 4, END]]])[:-1]
     references = [REFERENCES[place] for place in places] if kind == "self-critical" else ()
     teachers = (network[3][places],) if kind == "taught" else ()
-    return network[1][places], Batch(tuple(map(str, places)), tokens, references, teachers)
+    return network[1][places], Batch(tuple(map(str, places)), tokens, references, teachers, tuple(places))
 
 
 @pytest.mark.parametrize("kind", ["cross entropy", "taught", "self-critical"])
