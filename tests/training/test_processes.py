@@ -15,7 +15,7 @@ from captioner.checkpoint import load_model
 from captioner.errors import DataError, OptionError
 from captioner.training.processes import ALONE, Processes, joined
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SMALL = (
     *("--encoder", "resnet18", "--encoder-stage", "layer1", "--image-size", "32", "--hidden-size", "16"),
     *("--embedding-size", "16", "--heads", "2", "--dropout", "0", "--batch-size", "8", "--min-count", "1"),
