@@ -92,7 +92,7 @@ class Processes:
 
     def parallel(self, learner: nn.Module) -> nn.Module:
         """The same learner; with others, one that adds up their gradients (`take_step` makes them the batch's)."""
-        return learner if self.count == 1 else DistributedDataParallel(learner, broadcast_buffers=False)
+        return learner if self.count == 1 else DistributedDataParallel(learner)
 
 
 ALONE = Processes()
