@@ -119,7 +119,7 @@ class _Run:
     def __init__(self, plan: Plan, features: Path, telling: Telling, processes: Processes) -> None:
         self.plan, self.telling, self.training = plan, telling, plan.options.training
         self.processes = processes
-        _check_shares(self.training, processes)
+        processes.together(lambda: _check_shares(self.training, processes))
         self.progress = Progress()
         self.origin, self.fingerprint = plan.provenance(), fingerprint(plan.data)
         torch.manual_seed(self.training.seed)
