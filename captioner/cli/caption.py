@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from captioner.cli.parser import Commands, add_model
 from captioner.cli.places import Beside, Inside, Lines, Place, done_lines
+from captioner.cli.streams import OutputError
 from captioner.errors import CaptionerError, ImageError, OptionError
 from captioner.files import check_output, printable
 from captioner.formats.embedded import ExifTool
@@ -129,13 +130,15 @@ def _places(chosen: argparse.Namespace, opened: contextlib.ExitStack) -> tuple[l
     if not chosen.output or chosen.dry_run:
         return places, Lines(sys.stdout, chosen.format)
     try:
-        begun = chosen.skip_done and chosen.output.exists() and chosen.output.stat().st_size > 0
-        done = done_lines(chosen.output, chosen.format) if begun else frozenset()
-        mode = "a" if begun else "w"
-        stream = opened.enter_context(chosen.output.open(mode, encoding="utf-8", errors="backslashreplace"))
+        done: frozenset[str] = frozenset()
+        if chosen.skip_done and chosen.output.exists():
+            done = done_lines(chosen.output, chosen.format)
+        stream = chosen.output.open("a" if chosen.skip_done else "w", encoding="utf-8", errors="backslashreplace")
+        begun = stream.tell() > 0
     except OSError as error:
         raise OptionError(f"--output is {chosen.output}, which cannot be written: {error.strerror or error}.") from None
     lines = Lines(stream, chosen.format, done=done, begun=begun)
+    opened.callback(lines.close)
     return [*places, lines], lines
 
 
@@ -209,6 +212,8 @@ class _Job:
                         with bar.external_write_mode(file=sys.stdout):
                             where = place.put(found.name, found.caption, dry=self._chosen.dry_run)
                         self._went[where] += 1
+                    except OutputError:
+                        raise  # nobody reads what comes after it
                     except CaptionerError as error:
                         self._tell(error, found.name)
 

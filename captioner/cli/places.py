@@ -157,6 +157,11 @@ class Lines:
         elif self._form == "csv" and not self._begun:
             self._say(next(csv_lines([])))
 
+    def close(self) -> None:
+        """Closes the stream; what it would not take was told when it would not."""
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
     def _say(self, line: str) -> None:
         self._begun = True
         try:
