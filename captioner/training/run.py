@@ -22,6 +22,7 @@ from captioner.errors import TrainingError
 from captioner.evaluation import Evaluation
 from captioner.files import write_atomically
 from captioner.telling import OUT, Telling
+from captioner.training import advice
 from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
 from captioner.training.features import cached_features
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
@@ -41,8 +42,10 @@ def run(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) ->
     """
     best = train(plan, data, features=features, telling=telling)
     if best is not None:
-        file = choose_search(load_model(best, plan.device), data.split("val"), plan.fixed, telling)
+        file, sound = choose_search(load_model(best, plan.device), data.split("val"), plan.fixed, telling)
         save_model(best, file)
+        for line in advice.after(file.provenance, best=str(best), sound=sound):
+            telling.say(line)
     return best
 
 
@@ -54,6 +57,8 @@ def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) 
             f"Going on in {plan.folder.path} after {this.progress.epoch} epochs and {this.progress.step} steps."
         )
     telling.say(this.describe())
+    if plan.state is None and (few := advice.before(this.origin)):
+        telling.say(few)
     if plan.coverage is not None and plan.coverage.known < plan.coverage.total:
         telling.say(plan.coverage.describe())
     with stop_on_signal() as stop:
