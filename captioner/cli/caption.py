@@ -36,7 +36,7 @@ def add(commands: Commands) -> None:
         choices=_FORMATS,
         default="text",
         help="text: path, tab, caption (the default); json: one object a line, with probabilities and alternatives; "
-        "csv: image,caption, as train.py reads it; coco: COCO's results, as evaluate --results reads them",
+        "csv: image,caption, as train reads it; coco: COCO's results, as evaluate --results reads them",
     )
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     places = parser.add_argument_group("Where the captions go besides")

@@ -191,7 +191,7 @@ def done_lines(path: Path, form: str) -> frozenset[str]:
     lines = text.split("\n")
     if form == "json":
         return frozenset(json.dumps(record["path"]) for record in map(_record, lines) if record)
-    return frozenset(line.rpartition("\t")[0] for line in lines)
+    return frozenset(line.partition("\t")[0] for line in lines)
 
 
 def _record(line: str) -> dict[str, str]:
