@@ -12,6 +12,7 @@ class RunFolder:
         self.last = path / "last.safetensors"  # the model after the last epoch
         self.log = path / "log.jsonl"  # a line an epoch
         self.resume = path / "resume.pt"  # all that the run needs to go on
+        self.report = path / "report.html"  # the run so far, to look at
 
     @property
     def used(self) -> bool:
