@@ -32,13 +32,14 @@ svg text { fill: var(--quiet); font-size: 11px; }
 polyline { fill: none; stroke-width: 2; }
 .scroll { overflow-x: auto; overflow-wrap: normal; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+thead th { white-space: nowrap; }
 th, td { padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 img { max-width: 8rem; border-radius: .25rem; }
 """
 
 # Okabe and Ito (2008): told apart by those, too, who see red and green alike; readable on light and on dark.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a6761d", "#56b4e9", "#e69f00", "#7570b3")
-_WIDTH, _HEIGHT, _LEFT, _FOOT = 400, 180, 48, 20
+_WIDTH, _HEIGHT, _LEFT, _FOOT = 400, 180, 56, 20
 _SIDE = 160
 """Longest side of a sample picture, in pixels."""
 
@@ -151,7 +152,7 @@ def _chart(title: str, lines: Sequence[Line]) -> str:
         legend.append(f'<span style="color: {colour}">■</span> {_text(name)} {points[-1][1]:.4g}')
     frame = f'<path class="frame" d="M{_LEFT},4V{_HEIGHT - _FOOT}H{_WIDTH - 4}"/>'
     labels = (
-        f'<text x="0" y="14">{high:.4g}</text><text x="0" y="{_HEIGHT - _FOOT - 4}">{low:.4g}</text>'
+        f'<text x="0" y="14">{high:.3g}</text><text x="0" y="{_HEIGHT - _FOOT - 4}">{low:.3g}</text>'
         f'<text x="{_LEFT}" y="{_HEIGHT - 4}">epoch 1</text>'
         f'<text x="{_WIDTH - 4}" y="{_HEIGHT - 4}" text-anchor="end">{last}</text>'
     )
