@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 _EXAMPLES = """examples:
-  python -m captioner evaluate data/flickr8k --html report.html
-  python -m captioner evaluate captions_val2017.json --results ours.json --compare theirs.json
+  %(prog)s data/flickr8k --html report.html
+  %(prog)s captions_val2017.json --results ours.json --compare theirs.json
 
 A results file is a JSON list of {"image_id": 391895, "caption": "a man on a bicycle"}; the id is COCO's number
 or, elsewhere, the file's name. Scoring it needs no pictures: DATA may be a caption file alone."""

@@ -1,9 +1,9 @@
 """Captions as files, each form's reader beside its writer: `tables` (csv, JSON lines), `coco` (COCO's results),
-`sidecars` (files to lie beside the photos) and `subtitles`; `rows` is what the readers share.
+`sidecars` (files to lie beside the photos), `embedded` (in the photos) and `subtitles`; `rows` is what readers share.
 
 Promises: every form takes every name and caption, and what it holds is read back exactly, but for white space around
 it: csv and JSON lines by `train.py` and `evaluate` as one's own folder, COCO's results by `evaluate --results`. Writers
-make text; only readers open files. It knows no pictures, no networks and no data sets.
+make text; only readers, and `embedded`, open files. It knows no pictures, no networks and no data sets.
 """
 
 from captioner.formats.coco import coco_results, read_results, results_of_ids
