@@ -11,7 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
-from captioner.errors import OptionError
+from captioner.card import read_header
+from captioner.errors import ModelFileError, OptionError
 from captioner.files import check_folder, remove_parts, take_lock
 from captioner.telling import Telling
 
@@ -47,6 +48,13 @@ class RunFolder:
         """Raises OptionError where there is no run to go on with."""
         if not self.resume.is_file():
             raise _missing(self.path, "nothing to resume", unsaved=self.unsaved)
+
+    def has_models_of(self, epoch: int) -> bool:
+        """What an epoch ends with is there: the last model is written last."""
+        try:
+            return bool(read_header(self.last)["provenance"]["epoch"] == epoch)
+        except (ModelFileError, KeyError, TypeError):
+            return False
 
     def clear(self) -> None:
         """Deletes what was written without a resume file to go on from."""

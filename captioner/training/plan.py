@@ -36,7 +36,7 @@ from captioner.training.choices import (
     resolve_options,
 )
 from captioner.training.folder import RunFolder
-from captioner.training.growth import Coverage, grow_model, grow_vocabulary, usual_min_count
+from captioner.training.growth import Coverage, grow_model, grow_vocabulary, in_order, usual_min_count
 from captioner.training.resume import fingerprint
 
 
@@ -267,12 +267,12 @@ def _load_teachers(teachers: Sequence[str], vocabulary: Vocabulary) -> dict[str,
     """The models that teach, by the names they were given; raises OptionError for one that says other words."""
     files = {teacher: load_model(model_path(teacher)) for teacher in teachers}
     for teacher, file in files.items():
-        if file.vocabulary.words != vocabulary.words:
+        if set(file.vocabulary.words) != set(vocabulary.words):
             raise OptionError(
                 f"The teacher {teacher} has another vocabulary than the model to start from: train both on the same "
                 "data, with the same --min-count."
             )
-    return files
+    return {teacher: in_order(file, vocabulary) for teacher, file in files.items()}
 
 
 def _take_over(model: CaptionModel, start: CaptionModel, *, decoder: bool) -> None:

@@ -16,16 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioner.card import read_header
 from captioner.checkpoint import ModelFile, load_model, save_model, save_resume
 from captioner.datasets.dataset import Dataset
-from captioner.errors import ModelFileError, TrainingError
+from captioner.errors import TrainingError
 from captioner.evaluation import Evaluation
 from captioner.files import write_atomically
 from captioner.telling import OUT, Telling
+from captioner.training import advice
 from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
 from captioner.training.features import cached_features
-from captioner.training.folder import RunFolder
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
 from captioner.training.plan import Plan, fitting
 from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
@@ -43,8 +42,10 @@ def run(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) ->
     """
     best = train(plan, data, features=features, telling=telling)
     if best is not None:
-        file = choose_search(load_model(best, plan.device), data.split("val"), plan.fixed, telling)
+        file, sound = choose_search(load_model(best, plan.device), data.split("val"), plan.fixed, telling)
         save_model(best, file)
+        for line in advice.after(file.provenance, best=str(best), sound=sound):
+            telling.say(line)
     return best
 
 
@@ -57,6 +58,8 @@ def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) 
         )
         this.catch_up()
     telling.say(this.describe())
+    if plan.state is None and (few := advice.before(this.origin)):
+        telling.say(few)
     if plan.coverage is not None and plan.coverage.known < plan.coverage.total:
         telling.say(plan.coverage.describe())
     with stop_on_signal() as stop:
@@ -69,13 +72,6 @@ def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) 
         telling.say(f"Stopped and saved: the same command with --resume goes on from {plan.folder.path}.")
         return None
     return plan.folder.best
-
-
-def _is_of_epoch(epoch: int, folder: RunFolder) -> bool:
-    try:
-        return bool(read_header(folder.last)["provenance"]["epoch"] == epoch)
-    except (ModelFileError, KeyError, TypeError):
-        return False
 
 
 @dataclass
@@ -279,7 +275,7 @@ class _Run:
 
     def catch_up(self) -> None:
         """Writes the models of the epoch that ended where the run was killed before it had."""
-        if self.progress.epoch and not self.progress.step and not _is_of_epoch(self.progress.epoch, self.plan.folder):
+        if self.progress.epoch and not self.progress.step and not self.plan.folder.has_models_of(self.progress.epoch):
             self._save_models()
 
     def _save_resume(self) -> None:
