@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from captioner.captions import to_dict
 from captioner.cli.parser import Commands, add_model
-from captioner.errors import ImageError
+from captioner.errors import ImageError, ModelFileError
 from captioner.files import name_of
 from captioner.formats import coco_results, csv_lines
 from captioner.options import SearchOptions, add_arguments, given
@@ -80,6 +80,8 @@ def _captions(
 ) -> "Iterator[tuple[str, Caption]]":
     """The names and captions of the photos that can be read; the others are named on standard error and in `failed`."""
     for found in captioner.stream((path, path) for path in photos):
+        if isinstance(found.error, ModelFileError):  # no picture's fault: the next ones would say the same
+            raise found.error
         if found.caption is None:
             print(found.error, file=sys.stderr)
             failed.append(found.name)
