@@ -11,13 +11,25 @@ ExifTool knows all that. One command puts the sidecars of `xmp_sidecars` into th
     exiftool -r -ext jpg -ext png -tagsfromfile %d%f.%e.xmp -xmp:all FOLDER
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from captioner.formats.rows import writable
+from captioner.errors import DataError
+from captioner.formats.rows import plain_text, read_text, writable
 
+KINDS = (".txt", ".caption", ".xmp")
+"""Endings of the files that are read, the first that a photo has: ours, and what other programs call a text."""
+
+_LINE_END = re.compile(r"\s*[\r\n]\s*")
+_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+_CAPTIONS = (
+    "{http://purl.org/dc/elements/1.1/}description",
+    "{http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/}AltTextAccessibility",
+)
 _XMP = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -40,8 +52,9 @@ _XMP = """\
 def text_sidecars(captions: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Names and captions of pictures -> names and contents of text files, `photo.txt` for `photo.jpg`.
 
-    So trainers of image generators expect them. Where that would be another picture's too (`photo.png`; `Photo.jpg`,
-    for systems that see no difference), it is `photo.jpg.txt`.
+    So trainers of image generators expect them, one caption a line, so that one of several lines becomes one line.
+    Where the name would be another picture's too (`photo.png`; `Photo.jpg`, for systems that see no difference), it is
+    `photo.jpg.txt`.
     """
     names = [writable(name) for name, _ in captions]
     short = [PurePosixPath(name).with_suffix(".txt").as_posix() for name in names]
@@ -49,7 +62,8 @@ def text_sidecars(captions: Sequence[tuple[str, str]]) -> Iterator[tuple[str, st
     # A long name may be another picture's short one: photo.jpg, photo.png and photo.jpg.png.
     counts = Counter(map(str.casefold, [*short, *long]))
     for brief, full, (_, caption) in zip(short, long, captions, strict=True):
-        yield brief if counts[brief.casefold()] == 1 else full, writable(caption) + "\n"
+        line = " ".join(_LINE_END.split(writable(caption)))
+        yield brief if counts[brief.casefold()] == 1 else full, line + "\n"
 
 
 def xmp_sidecars(captions: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -65,3 +79,32 @@ def xmp_sidecars(captions: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str
     for name, caption in captions:
         # Without the entity a parser turns a carriage return into a line feed (XML 1.0, section 2.11).
         yield f"{writable(name)}.xmp", _XMP.format(caption=escape(writable(caption), {"\r": "&#13;"}))
+
+
+def sidecar_names(name: str) -> list[str]:
+    """What the sidecars of a photo may be called, the likeliest first; one that is named like it in full is its own."""
+    stem = PurePosixPath(name).stem
+    return [f"{start}{kind}" for kind in KINDS for start in (name, stem)]
+
+
+def read_sidecar(file: Path) -> list[str]:
+    """The captions in a photo's sidecar: the lines of a text, or XMP's description or else alt text; none is [].
+
+    Raises DataError where the file is not UTF-8, or no XML.
+    """
+    text = read_text(file)
+    if file.suffix.lower() != ".xmp":
+        return [line for one in _LINE_END.split(text) if (line := plain_text(one))]
+    if "<!DOCTYPE" in text:  # XMP has none, and what it defines may grow to any size
+        raise DataError(f"{file} is no XMP: it has a document type.")
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise DataError(f"{file} is no XMP: {error}.") from None
+    for field in _CAPTIONS:
+        for element in root.iter(field):
+            items = element.findall(f"{_RDF}Alt/{_RDF}li") or [element]
+            default = [item for item in items if item.get("{http://www.w3.org/XML/1998/namespace}lang") == "x-default"]
+            if caption := plain_text([*default, *items][0].text):
+                return [caption]
+    return []
