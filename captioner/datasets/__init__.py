@@ -82,10 +82,13 @@ def load_dataset(path: str | Path) -> Dataset:
     path = Path(path).expanduser()
     if not os.path.exists(path):  # pathlib raises for names longer than a file's may be
         raise DataError(f"There is nothing at {path}. {_UNDERSTOOD}")
-    for read, _ in LAYOUTS:
-        dataset = read(path)
-        if dataset is not None:
-            return dataset
+    try:
+        for read, _ in LAYOUTS:
+            dataset = read(path)
+            if dataset is not None:
+                return dataset
+    except OSError as error:
+        raise DataError(f"{error.filename or path} cannot be read: {error.strerror or error}.") from None
     raise DataError(f"No captions were recognised at {path}. {_UNDERSTOOD}")
 
 

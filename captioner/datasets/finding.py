@@ -34,7 +34,7 @@ def named(folder: Path, name: str) -> Path | None:
     if os.path.exists(folder / name):
         return folder / name
     for part in name.split("/"):
-        found = _listing(folder, folder.stat().st_mtime_ns).get(_travelled(part), []) if folder.is_dir() else []
+        found = _listing(folder, folder.stat().st_mtime_ns).get(travelled(part), []) if folder.is_dir() else []
         if len(found) != 1:
             return None
         folder = found[0]
@@ -47,7 +47,7 @@ def _listing(folder: Path, changed: int) -> dict[str, list[Path]]:  # noqa: ARG0
     found: dict[str, list[Path]] = {}
     try:
         for path in folder.iterdir():
-            found.setdefault(_travelled(path.name), []).append(path)
+            found.setdefault(travelled(path.name), []).append(path)
     except OSError:
         return {}
     return found
@@ -64,7 +64,7 @@ def find_picture(folders: Sequence[Path], *names: str) -> Path:
     for path in (folder / name for name in names for folder in folders):
         if os.path.exists(path):
             return path
-    for name in map(_travelled, names):
+    for name in map(travelled, names):
         fitting = {
             path
             for folder in folders
@@ -85,7 +85,7 @@ def find_own(root: Path, name: str, folders: Sequence[Path]) -> Path:
     if "/" in name or os.path.exists(path):
         return path
     called = _called(root, root.stat().st_mtime_ns)
-    fitting = next((called[key] for key in _keys(_travelled(name)) if key in called), [])
+    fitting = next((called[key] for key in _keys(travelled(name)) if key in called), [])
     return fitting[0] if len(fitting) == 1 else path
 
 
@@ -109,12 +109,12 @@ def _keys(name: str) -> list[str]:
 
 def _below(folder: Path, name: str) -> str:
     """What follows the folder's own name in a picture's, or "" where it is not there."""
-    own = f"/{_travelled(folder.resolve().name)}/"
+    own = f"/{travelled(folder.resolve().name)}/"
     return f"/{name}".rpartition(own)[2] if own in f"/{name}" else ""
 
 
-def _travelled(name: str) -> str:
-    """What stays of a name on all its ways."""
+def travelled(name: str) -> str:
+    """What stays of a name on all its ways: names of one file, on whatever system, are the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).replace("\\", "/")
 
 
@@ -125,7 +125,7 @@ def _files(folder: Path, changed: int) -> dict[str, list[Path]]:  # noqa: ARG001
     for place, _, files in os.walk(folder):
         for file in files:
             path = Path(place, file)
-            found.setdefault(_travelled(path.relative_to(folder).as_posix()), []).append(path)
+            found.setdefault(travelled(path.relative_to(folder).as_posix()), []).append(path)
     return found
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from captioner.datasets.dataset import Dataset, gather
-from captioner.datasets.finding import named, uncaptioned
+from captioner.datasets.finding import travelled, uncaptioned
 from captioner.datasets.table import finish_own
 from captioner.errors import DataError
 from captioner.formats import read_sidecar, sidecar_names
@@ -21,10 +21,17 @@ def read(path: Path) -> Dataset | None:
     sources: dict[str, Path] = {}
     kinds: set[str] = set()
     photos = find_images(path, unreadable=lambda error: rows.append(Problem(UNLISTED, error.subject)))
+    beside: dict[Path, dict[str, list[str]]] = {}
     for photo in photos:
-        sidecar = _sidecar(photo)
-        if sidecar is None:
+        if photo.parent not in beside:
+            names: dict[str, list[str]] = {}
+            for file in photo.parent.iterdir():
+                names.setdefault(travelled(file.name), []).append(file.name)
+            beside[photo.parent] = names
+        found = _sidecar(photo.name, beside[photo.parent])
+        if found is None:
             continue
+        sidecar = photo.parent / found
         name = photo.relative_to(path).as_posix()
         sources[name] = photo
         kinds.add(sidecar.suffix.lower())
@@ -40,11 +47,11 @@ def read(path: Path) -> Dataset | None:
     return finish_own("sidecars", path, drafts, problems, notes)
 
 
-def _sidecar(photo: Path) -> Path | None:
-    """The photo's sidecar; what is called after another photo's full name is that one's."""
-    for name in sidecar_names(photo.name):
-        owner = Path(name).stem
-        file = named(photo.parent, name)
-        if file and file.is_file() and (owner == photo.name or not named(photo.parent, owner)):
-            return file
+def _sidecar(photo: str, names: dict[str, list[str]]) -> str | None:
+    """The photo's sidecar among the names beside it; what is called after another photo's full name is that one's."""
+    for name in sidecar_names(photo):
+        found = names.get(travelled(name), [])
+        owner, _, _ = name.rpartition(".")
+        if (name in found or len(found) == 1) and (owner == photo or travelled(owner) not in names):
+            return name if name in found else found[0]
     return None

@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from captioner.datasets.dataset import UNPLACED, Dataset, Draft, finish, gather
-from captioner.datasets.finding import find_own, named, only, picture_folders, uncaptioned
+from captioner.datasets.finding import find_own, named, only, picture_folders, travelled, uncaptioned
 from captioner.errors import DataError
 from captioner.formats import read_csv, read_json_rows, read_parquet
+from captioner.formats.fields import listed
 from captioner.formats.rows import Problem, Row, split_name
 from captioner.formats.tables import read_authors
 from captioner.pictures import SUFFIXES
@@ -55,13 +56,13 @@ def read(path: Path) -> Dataset | None:
         for name, draft in found.items():
             drafts[before + name] = replace(draft, image_id=before + name)
     problems += uncaptioned(root, {name: one for name, one in drafts.items() if one.source.parent.name != UNPACKED})
-    authors = named(root, "sources.csv")
-    for name, author in (read_authors(authors) if authors else {}).items():
-        if name in drafts:
-            drafts[name].author = drafts[name].author or author
+    sources = named(root, "sources.csv")
+    authors = {travelled(name): author for name, author in (read_authors(sources) if sources else {}).items()}
+    for name, draft in drafts.items():
+        draft.author = draft.author or authors.get(travelled(name), "")
     first, *others = files
     more = f" and {len(others):,} more" if others else ""
-    read = "; ".join(", ".join(some) for some in sorted(keys))
+    read = "; ".join(map(listed, sorted(keys)))
     notes = [f"captions from {first.relative_to(root)}{more}" + (f" ({read})" if read else "")]
     kind = "parquet" if first.suffix.lower() == ".parquet" else "table"
     kind = "imagefolder" if first.stem.lower() == "metadata" else kind

@@ -7,7 +7,7 @@ from typing import Any
 from captioner.errors import DataError
 from captioner.formats.rows import Row, picture_name, plain_text, split_name
 
-IMAGE = ("image", "file_name", "path", "image_path", "image_name", "image_id")
+IMAGE = ("image", "file_name", "path", "image_path", "image_name", "image_file_name", "image_id")
 """The first of them that is there names the picture: one's own, Hugging Face's, `caption --json`'s, COCO results'."""
 CAPTION = ("caption", "text")
 """`captions`, `caption_0`, `caption 1` ... are read as well: each adds a caption, and so does each text of a list."""
@@ -34,7 +34,7 @@ def rows_of(fields: Any) -> Iterator[Row]:
         raise DataError("not an object with `image` and `caption`")
     image, texts = picture_key(fields), caption_keys(list(fields))
     if image is None or not texts:
-        raise DataError(f"it has {', '.join(fields)[:80] or 'nothing'}: the keys must be {WANTED}")
+        raise DataError(f"it has {listed(fields)}: the keys must be {WANTED}")
     picture = _name(fields[image], numbers=_plain(image) == "imageid")
     if not picture:
         raise DataError(f"no {image}")
@@ -49,6 +49,12 @@ def rows_of(fields: Any) -> Iterator[Row]:
     author = plain_text(named.get("captionsby"))
     for caption in captions:
         yield Row(picture, caption, split, author, keys=(image, texts[0], *(["split"] if split else [])))
+
+
+def listed(keys: Iterable[str]) -> str:
+    """The keys for a message; a stranger may call them anything, terminal commands included."""
+    text = ", ".join(keys)[:80] or "nothing"
+    return text if text.isprintable() else ascii(text)
 
 
 def _plain(key: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.errors import DataError
-from captioner.formats.fields import WANTED, caption_keys, picture_key, rows_of
+from captioner.files import printable
+from captioner.formats.fields import WANTED, caption_keys, listed, picture_key, rows_of
 from captioner.formats.rows import MALFORMED, Problem, Row, picture_name
 
 _BATCH = 32
@@ -36,8 +37,7 @@ def read_parquet(file: Path) -> Iterator[Row | Problem]:
             columns = list(content.schema_arrow.names)
             image, captions = picture_key(columns), caption_keys(columns)
             if image is None or not captions:
-                found = ", ".join(columns)[:80] or "none"
-                raise DataError(f"{file} has the columns {found}: it needs {WANTED}.")
+                raise DataError(f"{file} has the columns {listed(columns)}: it needs {WANTED}.")
             name = picture_key([column for column in columns if column != image])
             others = [column for column in columns if column == name or column.lower() in ("split", "captions_by")]
             for batch in content.iter_batches(batch_size=_BATCH, columns=[image, *captions, *others]):
@@ -48,7 +48,7 @@ def read_parquet(file: Path) -> Iterator[Row | Problem]:
                     except DataError as error:
                         yield Problem(MALFORMED, f"{file.name}, row {number} ({str(error).rstrip('.')})")
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = printable(str(error).partition("\n")[0][:200])  # it may quote the file
         raise DataError(f"{file} cannot be read as parquet ({reason}): download or write it again.") from None
 
 

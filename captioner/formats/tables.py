@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.errors import DataError
-from captioner.formats.fields import WANTED, caption_keys, picture_key, rows_of
+from captioner.formats.fields import WANTED, caption_keys, listed, picture_key, rows_of
 from captioner.formats.rows import MALFORMED, Problem, Row, picture_name, plain_text, read_json, read_text, writable
 
 _UNNAMED = re.compile(r"[^\t]+\.\w{2,5}\t.*")
@@ -127,7 +127,7 @@ def read_json_rows(file: Path) -> Iterator[Row | Problem]:
             if isinstance(entries, dict) and picture_key(entries) and caption_keys(list(entries)):
                 entries = [entries]
             if not isinstance(entries, list):
-                found = f"an object with {', '.join(entries)[:80]}" if isinstance(entries, dict) else "something else"
+                found = f"an object with {listed(entries)}" if isinstance(entries, dict) else "something else"
                 raise DataError(f"{file} must hold a list of objects with {WANTED}: it holds {found}.")
             yield from _objects(file, "entry", enumerate(entries, start=1), lambda entry: entry)
             return
