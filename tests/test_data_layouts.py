@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import subprocess
 import sys
 import unicodedata
 import zipfile
@@ -10,6 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from captioner import cli
 from captioner.checkpoint import save_model
@@ -274,6 +277,26 @@ def test_xmp_of_other_programs(tmp_path):
     dataset = load_dataset(tmp_path)
     assert captions(dataset) == {"a.png": (DOG,), "b.png": (CAT,)}
     assert kinds(dataset) == {"picture without captions": ["c.png"]}
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+def test_captions_inside_the_photos(tmp_path, kind):
+    """As ExifTool writes them, an independent writer, wherever in the file; photos without one are named."""
+    exiftool = shutil.which("exiftool")
+    if not exiftool:
+        pytest.skip("exiftool is not installed")
+    for name in ("a", "sub/b", "c"):
+        file = folder_of(tmp_path, f"{name}.{kind}") / f"{name}.{kind}"
+        size = (1200, 900) if name == "a" else (8, 8)  # more than what is read at either end
+        Image.effect_noise(size, 50).convert("RGB").save(file, **({"lossless": True} if kind == "webp" else {}))
+    for name, caption in (("a", BUS), ("sub/b", DOG)):
+        command = [exiftool, "-q", "-overwrite_original", f"-XMP-dc:Description={caption}", tmp_path / f"{name}.{kind}"]
+        subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / f"a.{kind}").stat().st_size > 1 << 19
+    dataset = load_dataset(tmp_path)
+    assert (dataset.kind, captions(dataset)) == ("inside", {f"a.{kind}": (BUS,), f"sub/b.{kind}": (DOG,)})
+    assert kinds(dataset) == {"picture without captions": [f"c.{kind}"]}
+    assert "captions from inside the pictures" in dataset.describe()
 
 
 def test_capitals_of_the_known_data_sets(tmp_path):

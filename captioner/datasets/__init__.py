@@ -56,6 +56,7 @@ LAYOUTS: tuple[tuple[Callable[[Path], Dataset | None], dict[str, str]], ...] = (
         },
     ),
     (sidecars.read, {"sidecars": "photo.txt, photo.caption or photo.jpg.xmp beside photo.jpg"}),
+    (sidecars.read_embedded, {"inside": "the description in each photo's own metadata (XMP)"}),
 )
 """Who reads a data set: the first that knows it; and how what it reads is called, and looks."""
 

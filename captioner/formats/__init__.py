@@ -8,7 +8,7 @@ it, and line ends in text files beside photos: by `train.py` and `evaluate` as o
 
 from captioner.formats.coco import coco_results, read_results, results_of_ids
 from captioner.formats.parquet import read_parquet
-from captioner.formats.sidecars import read_sidecar, sidecar_names, text_sidecars, xmp_sidecars
+from captioner.formats.sidecars import read_embedded, read_sidecar, sidecar_names, text_sidecars, xmp_sidecars
 from captioner.formats.subtitles import timestamp, to_srt, to_webvtt
 from captioner.formats.tables import csv_lines, json_lines, read_csv, read_json_rows
 
@@ -17,6 +17,7 @@ __all__ = [
     "csv_lines",
     "json_lines",
     "read_csv",
+    "read_embedded",
     "read_json_rows",
     "read_parquet",
     "read_results",

@@ -14,16 +14,19 @@ ExifTool knows all that. One command puts the sidecars of `xmp_sidecars` into th
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from captioner.errors import DataError
+from captioner.files import explained, open_ordinary
 from captioner.formats.rows import plain_text, read_text, writable
 
 KINDS = (".txt", ".caption", ".xmp")
 """Endings of the files that are read, the first that a photo has: ours, and what other programs call a text."""
 
+_END = 1 << 19
 _LINE_END = re.compile(r"\s*[\r\n]\s*")
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _CAPTIONS = (
@@ -95,12 +98,39 @@ def read_sidecar(file: Path) -> list[str]:
     text = read_text(file)
     if file.suffix.lower() != ".xmp":
         return [line for one in _LINE_END.split(text) if (line := plain_text(one))]
+    try:
+        return _in_xmp(text)
+    except ValueError as error:
+        raise DataError(f"{file} is no XMP: {error}.") from None
+
+
+def read_embedded(photo: Path) -> list[str]:
+    """The caption in the XMP within a photo of any format, as ExifTool and Lightroom put it there; none is [].
+
+    XMP is made to be found without knowing the format: as a packet of text. It is looked for in the half megabyte at
+    either end of the file, where writers of JPEG, PNG and WebP put it. Raises DataError where it cannot be read.
+    """
+    with open_ordinary(photo, "picture", DataError) as file, explained(photo, "picture", DataError):
+        data = file.read(_END)
+        size = file.seek(0, 2)
+        file.seek(max(size - _END, len(data)))
+        data += file.read(_END)
+    end = 0
+    while (start := data.find(b"<x:xmpmeta", end)) >= 0 and (end := data.find(b"</x:xmpmeta>", start)) >= 0:
+        with suppress(ValueError):  # a damaged packet is no caption, and perhaps no XMP
+            if captions := _in_xmp(data[start : end + len(b"</x:xmpmeta>")].decode()):
+                return captions
+    return []
+
+
+def _in_xmp(text: str) -> list[str]:
+    """The description, or else the alt text; raises ValueError where it is no XMP."""
     if "<!DOCTYPE" in text:  # XMP has none, and what it defines may grow to any size
-        raise DataError(f"{file} is no XMP: it has a document type.")
+        raise ValueError("it has a document type")
     try:
         root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"{file} is no XMP: {error}.") from None
+    except ElementTree.ParseError as error:
+        raise ValueError(str(error)) from None
     for field in _CAPTIONS:
         for element in root.iter(field):
             items = element.findall(f"{_RDF}Alt/{_RDF}li") or [element]

@@ -26,7 +26,7 @@ _DATA_SETS = {
     "flickr8k": "Flickr8k",
     "flickr30k": "Flickr30k",
     "coco": "COCO",
-    **dict.fromkeys(("table", "imagefolder", "parquet", "sidecars"), "its owner's collection"),
+    **dict.fromkeys(("table", "imagefolder", "parquet", "sidecars", "inside"), "its owner's collection"),
 }
 """How a model file's data sets are called on the page."""
 
