@@ -14,6 +14,7 @@ from typing import Any
 from captioner.datasets.dataset import Dataset, Draft, finish
 from captioner.datasets.finding import find_picture, named, only, picture_folders
 from captioner.errors import DataError
+from captioner.formats.fields import lacking, listed
 from captioner.formats.rows import MALFORMED, Problem, picture_name, plain_text, read_json, split_name
 
 KARPATHY_FILES = ("dataset_coco.json", "dataset_flickr8k.json", "dataset_flickr30k.json")
@@ -89,7 +90,8 @@ def _gather(file: Path, content: Any, split: str, drafts: dict[str, Draft], prob
     for index, image in enumerate(images):
         name, image_id = picture_name(image.get("file_name")), image.get("id")
         if not name or not isinstance(image_id, int | str) or image_id in by_id:
-            problems.append(Problem(MALFORMED, f"{file.name}, images[{index}]"))
+            remark = lacking(image, "id", "file_name")
+            problems.append(Problem(MALFORMED, f"{file.name}, images[{index}]{remark}"))
             continue
         draft = drafts.setdefault(f"{folder}/{name}", Draft(image_id, find_picture(folders, name)))
         draft.splits.add(split)
@@ -97,7 +99,8 @@ def _gather(file: Path, content: Any, split: str, drafts: dict[str, Draft], prob
     for index, annotation in enumerate(annotations):
         image_id, caption = annotation.get("image_id"), annotation.get("caption")
         if not isinstance(image_id, int | str) or image_id not in by_id or not isinstance(caption, str):
-            problems.append(Problem(MALFORMED, f"{file.name}, annotations[{index}]"))
+            remark = lacking(annotation, "image_id", "caption")
+            problems.append(Problem(MALFORMED, f"{file.name}, annotations[{index}]{remark}"))
         else:
             by_id[image_id].captions.append(plain_text(caption))
 
@@ -115,7 +118,8 @@ def _read_karpathy(path: Path, file: Path, content: Any) -> Dataset:
             if not name or not isinstance(image_id, int | str):
                 raise ValueError("nothing to call it by")
         except (KeyError, TypeError, ValueError, AttributeError, DataError):
-            problems.append(Problem(MALFORMED, f"{file.name}, images[{index}]"))
+            remark = lacking(image, "filename", "sentences", "split")
+            problems.append(Problem(MALFORMED, f"{file.name}, images[{index}]{remark}"))
             continue
         if folder not in folders:
             folders[folder] = picture_folders(file.parent, file.parent.parent, first=folder)
@@ -131,5 +135,6 @@ def _entries(file: Path, content: Any, key: str) -> list[dict[str, Any]]:
     """The list of objects at `content[key]`, with an empty object where an entry is none."""
     entries = content.get(key) if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise DataError(f"{file} is no caption file of COCO's or Karpathy's kind: it has no list of {key!r}.")
+        found = f"with {listed(content)}" if isinstance(content, dict) else "and no object"
+        raise DataError(f"{file}, {found}, is no caption file of COCO's or Karpathy's kind: it has no list of {key!r}.")
     return [_lowered(entry) if isinstance(entry, dict) else {} for entry in entries]

@@ -1,7 +1,7 @@
 """Which field of a row says what: the keys that are read, in any capitals and however their words are parted."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from captioner.errors import DataError
@@ -49,6 +49,13 @@ def rows_of(fields: Any) -> Iterator[Row]:
     author = plain_text(named.get("captionsby"))
     for caption in captions:
         yield Row(picture, caption, split, author, keys=(image, texts[0], *(["split"] if split else [])))
+
+
+def lacking(fields: Mapping[str, Any], *wanted: str) -> str:
+    """A remark that names the keys that are there where one of the `wanted` is not; "" where all are."""
+    if all(key in fields for key in wanted):
+        return ""
+    return f" (it has {listed(fields)}: the keys must be {' and '.join(wanted)})"
 
 
 def listed(keys: Iterable[str]) -> str:
