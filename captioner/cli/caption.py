@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from captioner.cli.parser import Commands, add_model
 from captioner.cli.places import Beside, Inside, Lines, Place, done_lines
 from captioner.cli.streams import OutputError
-from captioner.errors import CaptionerError, ImageError, OptionError
+from captioner.errors import CaptionerError, ImageError, ModelFileError, OptionError
 from captioner.files import check_output, printable
 from captioner.formats.embedded import ExifTool
 from captioner.options import SearchOptions, add_arguments, given
@@ -203,6 +203,8 @@ class _Job:
             for found in self.captioner().stream((photo, photo) for photo in _chain(first, wanted)):
                 places = todo.popleft()
                 bar.update()
+                if isinstance(found.error, ModelFileError):  # no picture's fault: the next ones would say the same
+                    raise found.error
                 if found.caption is None:
                     assert found.error is not None
                     self._tell(found.error, found.name)

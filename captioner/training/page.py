@@ -8,14 +8,17 @@ import base64
 import contextlib
 import html
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from captioner.errors import ImageError
 from captioner.files import printable, write_atomically
 from captioner.pictures import ImageSource, read_image
 from captioner.training.folder import RunFolder
 from captioner.training.history import History, options_of, rows
+
+if TYPE_CHECKING:
+    from captioner.datasets.dataset import CaptionedImage
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fbfaf8; --ink: #22252a; --quiet: #5d636c; --line: #dcdad5; }
@@ -71,15 +74,17 @@ def write_report(
     folder: RunFolder,
     log: Sequence[dict[str, Any]],
     header: dict[str, Any],
-    pictures: Mapping[str, ImageSource],
+    images: Sequence["CaptionedImage"],
     *,
     total: int,
 ) -> None:
-    """Writes the page of a run under way into its folder; `header` is that of its models, `pictures` the samples.
+    """Writes the page of a run under way into its folder; `header` is that of its models, `images` has its samples.
 
     A page that cannot be written stops no run.
     """
-    shown = {name: address for name, picture in pictures.items() if (address := _address(picture))}
+    samples = {name for name, *_ in log[-1]["samples"]}
+    sources = {image.name: image.source for image in images if image.name in samples}
+    shown = {name: address for name, source in sources.items() if (address := _address(source))}
     page = to_html([History(printable(folder.path), log, options_of(header), shown)], total=total)
     with contextlib.suppress(OSError):
         write_atomically(folder.report, lambda part: part.write_text(page, encoding="utf-8"))

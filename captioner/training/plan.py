@@ -80,8 +80,7 @@ class Plan:
         few words are used often enough.
         """
         folder = RunFolder(output)
-        if folder.used:
-            raise OptionError(f"{output} already holds a run: continue it with --resume, or choose another --output.")
+        folder.check_new()
         start = load_model(model_path(start_from)) if start_from is not None else None
         options = resolve_options(given, kind=data.kind, start=start)
         _check_encoder(options, start)
@@ -111,6 +110,7 @@ class Plan:
     ) -> "Plan":
         """A run that goes on; raises OptionError where the user asks for something else now."""
         folder = RunFolder(output)
+        folder.check_resumable()
         state = load_resume(folder.resume)
         with fitting(folder):
             options = Options.from_dict(upgraded(state["options"]))

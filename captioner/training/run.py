@@ -1,7 +1,6 @@
 """How a run goes: epochs of steps, validation by generated captions after each, checkpoints.
 
-Its folder holds the best model (by validation CIDEr-D), the last one, a log with one line an epoch and the same as a
-page to look at, and a resume file.
+Its folder holds the best model (by validation CIDEr-D), the last one, a log, a page that shows it, and a resume file.
 On a CPU a run that was killed at any moment and resumed ends with the very tensors of one that was not: everything
 random is either derived from the seed, the epoch and the picture, or its state is saved.
 """
@@ -58,6 +57,7 @@ def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) 
         telling.say(
             f"Going on in {plan.folder.path} after {this.progress.epoch} epochs and {this.progress.step} steps."
         )
+        this.catch_up()
     telling.say(this.describe())
     if plan.state is None and (few := advice.before(this.origin)):
         telling.say(few)
@@ -216,22 +216,20 @@ class _Run:
         trained = time.perf_counter()
         means = {name: round(value / self.steps, 4) for name, value in progress.sums.items()}
         evaluation, texts = self._validate()
-        scores = evaluation.summary()
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         improved = list(evaluation.rank) > progress.best
         if improved:
             progress.best, progress.best_epoch = list(evaluation.rank), progress.epoch
-        seconds = {"train": round(trained - started, 1), "validate": round(time.perf_counter() - trained, 1)}
         entry: dict[str, Any] = {"epoch": progress.epoch, **means}
-        entry |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "val": scores, "seconds": seconds}
+        entry |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "val": evaluation.summary()}
+        entry["seconds"] = {"train": round(trained - started, 1), "validate": round(time.perf_counter() - trained, 1)}
         samples = [(self.val_images[at], texts[at]) for at in range(0, len(texts), math.ceil(len(texts) / 3))]
         entry["samples"] = [(image.name, text, image.captions[0]) for image, text in samples]
         progress.log.append(entry)
-        self._save_models(scores, improved)
-        self._save_resume()
-        plan, pictures = self.plan, {image.name: image.source for image, _ in samples}
-        header = {**plan.options.to_dict(), "provenance": self.origin}
-        write_report(plan.folder, progress.log, header, pictures, total=self.training.epochs)
+        self._save_resume()  # first: who is killed before it can start again, and after it go on
+        self._save_models()
+        header = {**self.plan.options.to_dict(), "provenance": self.origin}
+        write_report(self.plan.folder, progress.log, header, self.val_images, total=self.training.epochs)
         self._tell(entry, improved)
         if evaluation.complaint:
             self.telling.say(f"  {evaluation.complaint}")
@@ -268,15 +266,21 @@ class _Run:
                 f"({part['images']:,} images, {part['references']:g} references)"
             )
 
-    def _save_models(self, scores: dict[str, Any], improved: bool) -> None:
-        plan, folder = self.plan, self.plan.folder
-        origin = {**self.origin, "epoch": self.progress.epoch, "val": scores}
+    def _save_models(self) -> None:
+        """Writes the models and the log of the epoch that ended; the last model last, as a sign that all is there."""
+        plan, folder, progress = self.plan, self.plan.folder, self.progress
+        origin = {**self.origin, "epoch": progress.epoch, "val": progress.log[-1]["val"]}
         file = ModelFile(self.model, plan.vocabulary, plan.options.search, origin)
-        save_model(folder.last, file)
-        if improved:
+        if progress.best_epoch == progress.epoch:
             save_model(folder.best, file)
-        lines = "".join(json.dumps(entry) + "\n" for entry in self.progress.log)
+        lines = "".join(json.dumps(entry) + "\n" for entry in progress.log)
         write_atomically(folder.log, lambda part: part.write_text(lines, encoding="utf-8"))
+        save_model(folder.last, file)
+
+    def catch_up(self) -> None:
+        """Writes the models of the epoch that ended where the run was killed before it had."""
+        if self.progress.epoch and not self.progress.step and not self.plan.folder.has_models_of(self.progress.epoch):
+            self._save_models()
 
     def _save_resume(self) -> None:
         plan = self.plan

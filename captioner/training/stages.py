@@ -5,7 +5,6 @@ stopped.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from captioner.files import write_atomically
 from captioner.options import GROUPS, MODELS, TrainingOptions, flag
 from captioner.telling import OUT, Telling
 from captioner.training.choices import Given, merge
-from captioner.training.folder import RecipeFolder, RunFolder
+from captioner.training.folder import RecipeFolder, held
 from captioner.training.plan import Plan
 from captioner.training.recipes import PRESETS, Stage
 from captioner.training.resume import fingerprint
@@ -49,8 +48,7 @@ class StagesPlan:
         """Stages that begin; `given` goes over the options of each. Raises what `Plan.new` raises."""
         _check_given(given)
         folder = RecipeFolder(output)
-        if RunFolder(output).used:
-            raise OptionError(f"{output} already holds a run: continue it with --resume, or choose another --output.")
+        folder.check_new()
         stages = PRESETS[preset]
         # All of them: what is misspelt in the last one is said now, not hours later.
         (name, chosen), *_ = [next(_runs(stages, number, given)) for number in range(len(stages))]
@@ -70,8 +68,7 @@ class StagesPlan:
         """Stages that go on; raises OptionError where the user asks for something else now."""
         _check_given(given)
         plan = cls(preset, given, RecipeFolder(output), device, None)
-        if not plan.folder.record.exists():
-            raise ModelFileError(f"There is no preset to resume in {output}: start without --resume.")
+        plan.folder.check_resumable()
         plan.check_record({})
         return plan
 
@@ -119,9 +116,8 @@ def run_stages(plan: StagesPlan, data: Dataset, *, features: Path, telling: Tell
     """
     folder, stages = plan.folder, PRESETS[plan.preset]
     known = {"data": fingerprint(data)}
-    if folder.record.exists():
+    if plan.first is None:
         plan.check_record(known)
-    folder.path.mkdir(parents=True, exist_ok=True)
     record = json.dumps({**plan.record(), **known})
     write_atomically(folder.record, lambda part: part.write_text(record, encoding="utf-8"))
     for number, stage in enumerate(stages):
@@ -132,11 +128,12 @@ def run_stages(plan: StagesPlan, data: Dataset, *, features: Path, telling: Tell
                 continue
             telling.say(f"Stage {number + 1} of {len(stages)}, {name}:")
             learnt = _lessons(data, stage)
-            best = train(_plan_run(plan, learnt, number, name, given), learnt, features=features, telling=telling)
-            if best is None:
-                return None
-            # Of last epochs: the one time that both were measured, the mean of the best ones was no better.
-            (best if stage.runs == 1 else folder.run(name).last).rename(folder.model(name))
+            with held(folder.run(name).path, telling):
+                best = train(_plan_run(plan, learnt, number, name, given), learnt, features=features, telling=telling)
+                if best is None:
+                    return None
+                # Of last epochs: the one time that both were measured, the mean of the best ones was no better.
+                (best if stage.runs == 1 else folder.run(name).last).rename(folder.model(name))
         if not folder.model(stage.name).exists():
             save_model(folder.model(stage.name), _mean([load_model(folder.model(name)) for name in names]))
     return _finish(plan, data, telling)
@@ -167,7 +164,7 @@ def _plan_run(plan: StagesPlan, data: Dataset, number: int, name: str, given: Gi
     run, stage = folder.run(name), stages[number]
     if run.resume.exists():
         return Plan.resumed(data, given, output=run.path, device=plan.device)
-    shutil.rmtree(run.path, ignore_errors=True)  # stopped before its first save, if at all: nothing to go on from
+    run.clear()  # stopped before its first save, if at all: nothing to go on from
     if number == 0 and plan.first is not None and plan.first.folder.path == run.path:
         return plan.first
     start = (stage.start or stages[number - 1].name) if number and stage.start is not None else ""

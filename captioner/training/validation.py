@@ -20,6 +20,7 @@ from captioner.sureness import choose_threshold
 from captioner.telling import Telling
 from captioner.text import Vocabulary
 from captioner.training.features import BATCH, encoded
+from captioner.training.step import finite
 
 
 def validate(
@@ -39,7 +40,8 @@ def validate(
     parts = encoded(model, images, precision=precision) if features is None else torch.split(features, BATCH)
     with telling.bar(len(images), "picture", "validating") as bar:
         for batch in parts:
-            captions = caption_features(network_of(model), batch.to(device).float(), vocabulary, search)
+            with finite():
+                captions = caption_features(network_of(model), batch.to(device).float(), vocabulary, search)
             texts += [caption.text for caption in captions]
             bar.update(len(batch))
     return evaluate(images, texts), texts
