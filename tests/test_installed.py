@@ -19,7 +19,7 @@ from captioner import cli
 from captioner.checkpoint import BUNDLED
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("caption", "video", "evaluate", "train", "serve", "info", "export", "download")
+COMMANDS = ("caption", "video", "evaluate", "train", "serve", "runs", "info", "export", "download")
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

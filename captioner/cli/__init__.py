@@ -7,7 +7,7 @@ pictures or clips failed, 2 wrong use. torch is imported by the command that nee
 import argparse
 from types import ModuleType
 
-from captioner.cli import caption, download, evaluate, model_files, serve, train, video
+from captioner.cli import caption, download, evaluate, model_files, runs, serve, train, video
 from captioner.cli.streams import guarded
 
 _RAW = argparse.RawDescriptionHelpFormatter
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None, *, program: str = "captioner") -> i
         described = commands.add_parser(name, help=what, description=door.__doc__, formatter_class=_RAW)
         door.add_options(described)
         described.set_defaults(run=door.run)
-    for command in (model_files, download):
+    for command in (runs, model_files, download):
         command.add(commands)
     return _answer(parser, arguments)
 

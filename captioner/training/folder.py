@@ -20,7 +20,14 @@ FEATURE_PARTS = ("*.f16*.part", "checked-*.json*.part")
 """What killed runs leave half-written in the folder of features."""
 
 _LOCK = "lock"
-_PARTS = ("*.safetensors*.part", "log.jsonl*.part", "resume.pt*.part", "preset.json*.part", ".tmp??????")
+_PARTS = (
+    "*.safetensors*.part",
+    "log.jsonl*.part",
+    "resume.pt*.part",
+    "preset.json*.part",
+    "report.html*.part",
+    ".tmp??????",
+)
 """The same in their own folders; the last is safetensors', in earlier versions."""
 
 
@@ -33,6 +40,7 @@ class RunFolder:
         self.last = path / "last.safetensors"  # the model after the last epoch
         self.log = path / "log.jsonl"  # a line an epoch
         self.resume = path / "resume.pt"  # all that the run needs to go on
+        self.report = path / "report.html"  # the run so far, to look at
 
     @property
     def unsaved(self) -> bool:

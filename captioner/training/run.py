@@ -1,6 +1,6 @@
 """How a run goes: epochs of steps, validation by generated captions after each, checkpoints.
 
-Its folder holds the best model (by validation CIDEr-D), the last one, a log with one line an epoch, and a resume file.
+Its folder holds the best model (by validation CIDEr-D), the last one, a log, a page that shows it, and a resume file.
 On a CPU a run that was killed at any moment and resumed ends with the very tensors of one that was not: everything
 random is either derived from the seed, the epoch and the picture, or its state is saved.
 """
@@ -26,6 +26,7 @@ from captioner.training import advice
 from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
 from captioner.training.features import cached_features
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
+from captioner.training.page import write_report
 from captioner.training.plan import Plan, fitting
 from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
 from captioner.training.self_critical import references_of
@@ -222,15 +223,18 @@ class _Run:
         entry: dict[str, Any] = {"epoch": progress.epoch, **means}
         entry |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "val": evaluation.summary()}
         entry["seconds"] = {"train": round(trained - started, 1), "validate": round(time.perf_counter() - trained, 1)}
+        samples = [(self.val_images[at], texts[at]) for at in range(0, len(texts), math.ceil(len(texts) / 3))]
+        entry["samples"] = [(image.name, text, image.captions[0]) for image, text in samples]
         progress.log.append(entry)
         self._save_resume()  # first: who is killed before it can start again, and after it go on
         self._save_models()
+        header = {**self.plan.options.to_dict(), "provenance": self.origin}
+        write_report(self.plan.folder, progress.log, header, self.val_images, total=self.training.epochs)
         self._tell(entry, improved)
         if evaluation.complaint:
             self.telling.say(f"  {evaluation.complaint}")
-        for index in range(0, len(texts), math.ceil(len(texts) / 3)):
-            image = self.val_images[index]
-            self.telling.say(f"  {image.name}: {texts[index]}   [{image.captions[0]}]")
+        for name, text, reference in entry["samples"]:
+            self.telling.say(f"  {name}: {text}   [{reference}]")
 
     def _validate(self) -> tuple[Evaluation, list[str]]:
         """Captions of the validation pictures, by search alone, and their scores.
