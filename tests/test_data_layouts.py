@@ -308,7 +308,7 @@ def test_capitals_of_the_known_data_sets(tmp_path):
     write(coco / "Annotations" / "CAPTIONS_train2017.JSON", json.dumps(content))
     folder_of(flickr / "IMAGES", "a.jpg", "b.jpg")
     write(flickr / "flickr8k.TOKEN.txt", f"a.jpg#0\t{DOG}\nb.jpg#0\t{CAT}\n")
-    write(flickr / "flickr_8k.trainimages.txt", "a.jpg\n")
+    write(flickr / "flickr_8k.trainimages.txt", "A.JPG\n")
     write(flickr / "Flickr_8K.devImages.txt", "b.jpg\n")
     assert saying(load_dataset(coco)) == {"1.png": (DOG,)}
     assert splits(check_dataset(load_dataset(flickr))) == {"a.jpg": "train", "b.jpg": "val"}
