@@ -1,6 +1,6 @@
 """Every cell with every attention on the drawn shapes: the same pictures, encoder, sizes and epochs for all nine.
 
-    python benchmarks/cells.py [--epochs 8] [--output runs/cells]
+    python -m benchmarks.cells [--epochs 8] [--output runs/cells]
 
 Each run is the real `train.py shapes`; the table is made from what the runs wrote, so a second call goes on where the
 first was stopped. Scores are of the best epoch on the 500 validation drawings.
@@ -13,12 +13,9 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from captioner.captioner import Captioner  # noqa: E402
-from captioner.datasets.shapes import load_shapes  # noqa: E402
-from captioner.options import ATTENTIONS, CELLS  # noqa: E402
+from captioner.captioner import Captioner
+from captioner.datasets.shapes import load_shapes
+from captioner.options import ATTENTIONS, CELLS
 
 
 def exact_by_count(path: Path) -> dict[int, float]:
@@ -36,13 +33,13 @@ def main() -> None:
     """Trains what is not trained yet, then prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", default="8")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "cells")
+    parser.add_argument("--output", type=Path, default=Path("runs/cells"))
     chosen = parser.parse_args()
     rows = []
     for attention in ATTENTIONS:
         for cell in CELLS:
             output = chosen.output / f"{cell}-{attention}"
-            command = [sys.executable, str(ROOT / "train.py"), "shapes", "--output", str(output)]
+            command = [sys.executable, "-m", "captioner", "train", "shapes", "--output", str(output)]
             command += ["--cell", cell, "--attention", attention, "--epochs", chosen.epochs, "--patience", "99"]
             if (output / "resume.pt").exists():
                 command.append("--resume")

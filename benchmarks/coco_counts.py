@@ -1,6 +1,6 @@
 """What the `coco` preset costs at COCO's counts: the Karpathy split's 113,287 training pictures, five captions each.
 
-    python benchmarks/coco_counts.py captions_val2017.json [--pictures 113287] [--steps 20] [--device auto]
+    python -m benchmarks.coco_counts captions_val2017.json [--pictures 113287] [--steps 20] [--device auto]
 
 Pictures and their features are not needed: each batch's are made up, in the shape of the preset's (14x14 of 2,048).
 Captions are made up too, by a chain that continues any two words as some real caption does: words, lengths and n-grams
@@ -11,31 +11,27 @@ frequencies, the samples and their rewards, the loss, AdamW. Steps are the media
 import argparse
 import math
 import random
-import resource
 import statistics
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
 
-import torch  # noqa: E402
-
-from captioner.datasets import load_dataset  # noqa: E402
-from captioner.datasets.dataset import CaptionedImage  # noqa: E402
-from captioner.decoder import Decoder  # noqa: E402
-from captioner.device import pick_device, pick_precision  # noqa: E402
-from captioner.options import DecoderOptions, SearchOptions, TrainingOptions  # noqa: E402
-from captioner.text import END, Vocabulary, tokenise  # noqa: E402
-from captioner.training.batches import Lessons, encode_captions, epoch_batches  # noqa: E402
-from captioner.training.objectives import CrossEntropy, Objective, SelfCritical  # noqa: E402
-from captioner.training.recipes import PRESETS  # noqa: E402
-from captioner.training.self_critical import references_of  # noqa: E402
-from captioner.training.step import Learner, make_optimizer, take_step  # noqa: E402
+from benchmarks import measure
+from captioner.datasets import load_dataset
+from captioner.datasets.dataset import CaptionedImage
+from captioner.decoder import Decoder
+from captioner.device import pick_device, pick_precision
+from captioner.options import DecoderOptions, SearchOptions, TrainingOptions
+from captioner.text import END, Vocabulary, tokenise
+from captioner.training.batches import Lessons, encode_captions, epoch_batches
+from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
+from captioner.training.recipes import PRESETS
+from captioner.training.self_critical import references_of
+from captioner.training.step import Learner, make_optimizer, take_step
 
 GRID, CHANNELS, CAPTIONS = 14 * 14, 2048, 5
 
@@ -59,7 +55,7 @@ def row(name: str) -> Iterator[None]:
     """Prints how long the block took, and the most memory that the process has had so far."""
     started = time.perf_counter()
     yield
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = measure.memory(torch.device("cpu")) * 1e6 / 2**30
     print(f"| {name} | {time.perf_counter() - started:.0f} s | {memory:.1f} GiB |", flush=True)
 
 

@@ -9,11 +9,13 @@ number); `--side 640` makes them as large as COCO's. They are made in a temporar
 import argparse
 import io
 import os
-import resource
 import tempfile
 import time
 from pathlib import Path
 
+import torch
+
+from benchmarks import measure
 from captioner.datasets import CaptionedImage, Dataset, check_dataset
 from captioner.pictures import find_images, read_image
 from captioner.telling import SILENT
@@ -65,7 +67,7 @@ def main() -> None:
             started, used = time.perf_counter(), time.process_time()
             check_dataset(dataset, verdicts=verdicts, telling=SILENT)
             seconds, used = time.perf_counter() - started, time.process_time() - used
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            memory = measure.memory(torch.device("cpu")) * 1e6 / 2**30
             rate = len(images) / seconds
             print(f"| {what} | {seconds:.1f} s | {used:.1f} s | {rate:,.0f} | {memory:.2f} GiB |", flush=True)
         kept = sum(path.stat().st_size for path in folder.glob("checked-*.json"))

@@ -3,7 +3,7 @@
 Back-propagation through time carries the loss of a late word back to the early ones, one step of the recurrence after
 the other, and each step multiplies it by that step's Jacobian (Pascanu, Mikolov and Bengio 2013, "On the difficulty of
 training recurrent neural networks", equation 5). `gradient_norms` measures what arrives, exactly, with autograd.
-`benchmarks/recurrent_cells.py` runs these on real models and `benchmarks/recurrent_figures.py` draws them.
+`benchmarks.recurrent_cells` runs these on real models and `benchmarks.recurrent_figures` draws them.
 """
 
 import math

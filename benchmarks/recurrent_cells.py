@@ -1,11 +1,11 @@
 """The recurrent family on real photographs: rnn, lstm and gru, with and without attention, and how far back they learn.
 
-    python benchmarks/recurrent_cells.py data/flickr8k [--epochs 12] [--output runs/recurrent-cells]
+    python -m benchmarks.recurrent_cells data/flickr8k [--epochs 12] [--output runs/recurrent-cells]
 
 All six decoders have the same number of parameters, as nearly as a whole hidden size allows, and see the same frozen
 features in the same batches. Each run is the real `train.py`; the best epoch is then scored on the validation split
 with 95% bootstrap intervals. What is measured besides, on the validation captions and on the CPU: how much of the last
-word's gradient is left on its way back to the first, before and after training (`benchmarks/gradients.py`), and what
+word's gradient is left on its way back to the first, before and after training (`benchmarks.gradients`), and what
 clipping does to the steps of a plain RNN.
 
 A second call goes on where the first was stopped, and repeats no finished run. Everything measured goes into
@@ -25,13 +25,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
+from torch import Tensor
 
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks.gradients import (  # noqa: E402
+from benchmarks.gradients import (
     Captions,
     captions_by_length,
     kept_share,
@@ -40,20 +37,20 @@ from benchmarks.gradients import (  # noqa: E402
     spectral_radius,
     training_steps,
 )
-from captioner.checkpoint import ModelFile, load_model  # noqa: E402
-from captioner.datasets import Dataset, load_dataset  # noqa: E402
-from captioner.datasets.dataset import CaptionedImage  # noqa: E402
-from captioner.decoder import Decoder  # noqa: E402
-from captioner.evaluation import Evaluation, compare, evaluate  # noqa: E402
-from captioner.files import write_atomically  # noqa: E402
-from captioner.generation import caption_features  # noqa: E402
-from captioner.model import CaptionModel  # noqa: E402
-from captioner.network import network_of  # noqa: E402
-from captioner.options import CELLS, DecoderOptions  # noqa: E402
-from captioner.telling import OUT  # noqa: E402
-from captioner.training.batches import encode_captions  # noqa: E402
-from captioner.training.features import cached_features  # noqa: E402
-from captioner.training.plan import Plan  # noqa: E402
+from captioner.checkpoint import ModelFile, load_model
+from captioner.datasets import Dataset, load_dataset
+from captioner.datasets.dataset import CaptionedImage
+from captioner.decoder import Decoder
+from captioner.evaluation import Evaluation, compare, evaluate
+from captioner.files import write_atomically
+from captioner.generation import caption_features
+from captioner.model import CaptionModel
+from captioner.network import network_of
+from captioner.options import CELLS, DecoderOptions
+from captioner.telling import OUT
+from captioner.training.batches import encode_captions
+from captioner.training.features import cached_features
+from captioner.training.plan import Plan
 
 ATTENTIONS = ("dot", "none")
 LENGTHS = range(6, 25)  # words; Flickr8k's validation split has ten captions or more of each
@@ -91,7 +88,7 @@ def fit_hidden_size(cell: str, attention: str, budget: int, *, channels: int, vo
 
 def train(data: str, options: DecoderOptions, output: Path, chosen: argparse.Namespace) -> None:
     """One run of train.py in a folder of its own; goes on with a stopped one, and leaves a finished one alone."""
-    command = [sys.executable, str(ROOT / "train.py"), data, "--output", str(output)]
+    command = [sys.executable, "-m", "captioner", "train", data, "--output", str(output)]
     command += ["--features", str(chosen.features), "--epochs", str(chosen.epochs), "--seed", str(chosen.seed)]
     command += ["--cell", options.cell, "--attention", options.attention, "--hidden-size", str(options.hidden_size)]
     command += ["--heads", str(options.heads), "--patience", "99", "--beam-size", "3", "--length-penalty", "0"]
@@ -280,8 +277,8 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=4_000_000, help="parameters of a decoder (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
     parser.add_argument("--clipping-steps", type=int, default=100, help="of the short trainings (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "recurrent-cells")
-    parser.add_argument("--features", type=Path, default=ROOT / "runs" / "features", help="train.py's --features")
+    parser.add_argument("--output", type=Path, default=Path("runs/recurrent-cells"))
+    parser.add_argument("--features", type=Path, default=Path("runs/features"), help="train.py's --features")
     parser.add_argument("--figures", type=Path, help="folder of figures and tables (default: figures in --output)")
     chosen = parser.parse_args()
     from benchmarks.recurrent_figures import write_all  # before hours of training: is matplotlib there?

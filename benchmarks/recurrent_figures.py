@@ -1,6 +1,6 @@
-"""The figures and tables of docs/recurrent-cells.md, from the results of benchmarks/recurrent_cells.py.
+"""The figures and tables of docs/recurrent-cells.md, from the results of benchmarks.recurrent_cells.
 
-    python benchmarks/recurrent_figures.py runs/recurrent-cells/results.json docs/recurrent-cells
+    python -m benchmarks.recurrent_figures runs/recurrent-cells/results.json docs/recurrent-cells
 
 Writes tables.md and four SVG files. They are legible on light and dark pages: each paints its own background, which
 follows the reader's colour scheme. Needs matplotlib (requirements-dev.txt).

@@ -1,6 +1,6 @@
 """How fast are captions scored? `python -m captioner evaluate` against pycocoevalcap, in one run, as a ratio.
 
-    python benchmarks/scoring.py captions_val2017.json [--rounds 5] [--copies 1]
+    python -m benchmarks.scoring captions_val2017.json [--rounds 5] [--copies 1]
 
 Both sides are whole processes, from the annotation file and a results file to printed scores: interpreter and imports,
 tokens (pycocoevalcap: Java), BLEU-1 to BLEU-4, CIDEr-D and ROUGE-L; ours also draws 1,000 resamples for its intervals.
@@ -19,8 +19,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-ROOT = Path(__file__).parents[1]
 
 THEIRS = """
 import json, sys
@@ -66,7 +64,7 @@ def write_corpus(annotations: Path, folder: Path, copies: int) -> tuple[Path, Pa
 def measure(command: list[str]) -> tuple[float, float, str]:
     """Seconds, peak memory in MB and standard output of a process."""
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)

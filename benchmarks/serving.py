@@ -1,6 +1,6 @@
 """What batching brings under load: `POST /api/caption` with 32 clients at once, batching on against off, by turns.
 
-    python benchmarks/serving.py PHOTOS [--model fast] [--clients 32] [--seconds 20] [--rounds 3] [--soak 5000]
+    python -m benchmarks.serving PHOTOS [--model fast] [--clients 32] [--seconds 20] [--rounds 3] [--soak 5000]
 
 PHOTOS is a folder of pictures. Two servers run, the whole application each, alike but for the most pictures that go
 through the model together (16 and 1); the clients, processes of their own on the same machine, send one picture a
@@ -19,8 +19,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import httpx
 

@@ -1,6 +1,6 @@
 """How well are cuts found, how long does a minute of video take, and does memory stay level? Measured on a drawn clip.
 
-    python benchmarks/video.py data/flickr8k/images [--minutes 1] [--repeats 10] [--model fast]
+    python -m benchmarks.video data/flickr8k/images [--minutes 1] [--repeats 10] [--model fast]
 
 The clip is 1080p H.264 at 30 frames a second, made of photos from a folder: held by hand, moved, zoomed, sometimes
 swung fast, with grain, something that moves in front and now and then a photographer's flash; mostly cuts, some
@@ -11,19 +11,17 @@ own, whose greatest resident memory is what is reported.
 import argparse
 import multiprocessing
 import random
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import av
 import numpy as np
+import torch
 from PIL import Image
 
+from benchmarks.measure import memory
 from captioner.captioner import Captioner
 from captioner.options import VideoOptions
 from captioner.pictures import find_images, read_image
@@ -108,7 +106,7 @@ def measure(path: Path, model: str, results: "multiprocessing.Queue[tuple[float,
     seconds = time.perf_counter() - started
     started = time.perf_counter()
     scenes = sum(1 for _ in caption_video(path, captioner))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peak = memory(torch.device("cpu"))
     results.put((seconds, time.perf_counter() - started, scenes, peak))
 
 

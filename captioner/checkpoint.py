@@ -6,12 +6,14 @@ Loading a model file builds the network without downloading anything, and unpick
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -73,7 +75,7 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
 
     A small file holds each matrix and kernel as 8-bit integers with a scale for each of its rows (a convolution's
     output channel, a word's embedding): the largest value of a row becomes 127 or -127, the others are rounded. The
-    model that is loaded from it computes in float32 all the same.
+    model that is loaded from it computes in float32 all the same. Raises WritingError.
     """
     header = {
         "format": FORMAT,
@@ -90,7 +92,7 @@ def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:
     if small:
         tensors = {name: part for item in tensors.items() for name, part in _rounded(*item).items()}
     metadata = {HEADER: json.dumps(header, ensure_ascii=False)}
-    write_atomically(path, lambda part: save_file(tensors, part, metadata=metadata))
+    _write(path, lambda part: save_file(tensors, part, metadata=metadata))
 
 
 def _rounded(name: str, tensor: Tensor) -> dict[str, Tensor]:
@@ -128,8 +130,28 @@ def restore(path: Path, card: ModelCard, device: torch.device | str = "cpu") -> 
 
 
 def save_resume(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a resume file: tensors and plain values only."""
-    write_atomically(path, lambda part: torch.save(dict(state), part))
+    """Writes a resume file: tensors and plain values only. Raises WritingError."""
+
+    def save(part: Path) -> None:
+        with part.open("wb") as file:  # of a file, torch says what went wrong with the disk
+            torch.save(dict(state), file)
+
+    _write(path, save)
+
+
+def _write(path: Path, save: Callable[[Path], object]) -> None:
+    """`write_atomically`, for writers that say in their own ways what the disk did not take."""
+
+    def write(part: Path) -> None:
+        try:
+            save(part)
+        except (RuntimeError, SafetensorError) as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            code = re.search(r"os error (\d+)", str(error))
+            raise (OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error))) from error
+
+    write_atomically(path, write)
 
 
 def load_resume(path: Path) -> dict[str, Any]:
@@ -137,8 +159,6 @@ def load_resume(path: Path) -> dict[str, Any]:
 
     Raises ModelFileError where it is missing or damaged.
     """
-    if not path.is_file():
-        raise ModelFileError(f"There is nothing to resume in {path.parent}: start without --resume.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever its parsers raise

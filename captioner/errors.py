@@ -2,12 +2,13 @@
 
     CaptionerError
     ├── OptionError       an option has a value it cannot have, or options do not go together
-    ├── ImageError        a picture cannot be read
+    ├── ImageError        a picture cannot be read, or not written to
     ├── ArchiveError      a zip of pictures, or an entry of it, cannot be used
     ├── VideoError        a clip cannot be read, or not to its end
     ├── DataError         a data set cannot be recognised, or has problems
     ├── ModelFileError    a model file or a resume file cannot be used
     ├── TrainingError     training cannot go on
+    ├── WritingError      a file cannot be written
     └── BusyError         too much is waiting already
 
 A message says what was wrong, with the value, and what to do next, in one sentence that a user can act on. It is made
@@ -52,7 +53,7 @@ class OptionError(CaptionerError):
 
 
 class ImageError(CaptionerError):
-    """A picture cannot be read."""
+    """A picture cannot be read, or not written to."""
 
 
 class ArchiveError(CaptionerError):
@@ -73,6 +74,15 @@ class ModelFileError(CaptionerError):
 
 class TrainingError(CaptionerError):
     """Training cannot go on."""
+
+
+class WritingError(CaptionerError, OSError):
+    """A file cannot be written. An OSError too, with its number, for whoever expects that of a disk."""
+
+    def __init__(self, subject: str, cause: OSError) -> None:
+        reason = f"could not be written ({cause.strerror or cause})"
+        super().__init__(subject, reason, "make room, or write elsewhere; what was there before is kept")
+        self.errno, self.strerror = cause.errno, cause.strerror
 
 
 class BusyError(CaptionerError):

@@ -16,6 +16,7 @@ from captioner.metrics.bleu import bleu
 from captioner.metrics.bootstrap import bootstrap, interval
 from captioner.metrics.cider import cider
 from captioner.metrics.degeneration import Degeneration, complaint, measure
+from captioner.metrics.remarks import SINGLE, remarks
 from captioner.metrics.rouge import rouge
 from captioner.metrics.statistics import Array, Statistics, Tokens
 from captioner.text import tokenise
@@ -118,6 +119,19 @@ class Evaluation:
     def complaint(self) -> str:
         """One line that calls out a degenerate model; "" for a sound one."""
         return complaint(self.hypotheses, *self.habits)
+
+    @cached_property
+    def remarks(self) -> list[str]:
+        """What the scores do not say of themselves, a line each."""
+        texts = [caption for image in self.images for caption in image.captions]
+        tokens = [tokens for group in self.references for tokens in group]
+        alone = ["a single image"] if len(self.images) == 1 else []
+        alone += [name for name, part in self.parts.items() if len(part.images) == 1]
+        return [
+            *remarks(self.captions, self.hypotheses, "captions"),
+            *remarks(texts, tokens, "references"),
+            *(f"CIDEr-D of {name} {SINGLE}." for name in alone),
+        ]
 
     @property
     def image_ciders(self) -> list[float]:

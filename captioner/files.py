@@ -3,13 +3,14 @@
 import contextlib
 import io
 import os
+import shutil
 import stat
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from captioner.errors import CaptionerError, OptionError
+from captioner.errors import CaptionerError, OptionError, WritingError
 
 _CHECKSUM = 9  # bytes that `seal` adds
 
@@ -58,25 +59,80 @@ def explained(path: str | os.PathLike[str], what: str, error: type[CaptionerErro
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file beside `path`, flushes it to disk, then moves it into place.
+    """Lets `write` fill a file in a temporary folder beside `path`, flushes it to disk, then moves it into place.
 
-    Where `path` is a link, the file that it leads to is replaced, and the link stays.
+    Where `path` is a link, the file that it leads to is replaced, and the link stays. A process that is killed leaves
+    the folder, `path`'s name with .part behind it, which `remove_parts` removes. Raises WritingError where the disk
+    does not take the file; what was there before stays.
     """
     path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
-    os.close(handle)
-    part = Path(name)
     try:
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes it private; what we write is as readable as any file
-        part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _part(path) as part:
+            write(part)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+    except OSError as error:
+        raise WritingError(printable(path), error) from error
+
+
+@contextlib.contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """A place for a file that becomes `path`, in a folder of its own: some writers make more than one file."""
+    while True:
+        folder = tempfile.mkdtemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
+        with _locked(folder):
+            if not os.path.exists(folder):  # taken for a dead one's before it was locked
+                continue
+            try:
+                yield Path(folder, path.name)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+def remove_parts(folder: Path, *patterns: str) -> None:
+    """Removes what killed processes left half-written in a folder, where its name fits one of `patterns` ("a.*.part").
+
+    What a living process is writing stays, and all of it where the system knows no locks.
+    """
+    for part in [part for pattern in patterns for part in folder.glob(pattern)]:
+        with contextlib.suppress(OSError), _locked(part) as free:
+            if free and part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part, ignore_errors=True)
+            elif free:  # of earlier versions, which wrote no folders
+                part.unlink()
+
+
+@contextlib.contextmanager
+def _locked(path: str | os.PathLike[str]) -> Iterator[bool | None]:
+    """`take_lock` of a file or folder, and the end of it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        yield None
+        return
+    try:
+        yield take_lock(descriptor)
     finally:
-        part.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def take_lock(descriptor: int) -> bool | None:
+    """Locks an open file until it is closed or the process dies, however it dies; at once or not at all.
+
+    False where another holds the lock already, None where the system (Windows) or the file system knows no locks.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
 
 
 def seal(path: Path) -> None:
@@ -134,6 +190,22 @@ def check_output(
         raise OptionError(f"{name} is {path}, which cannot be written: {error.strerror or error}.") from None
     if not os.access(folder, os.W_OK):
         raise OptionError(f"{name} is {path}, which cannot be written: nothing may be written in its folder.")
+
+
+def check_folder(path: Path, name: str) -> None:
+    """Refuses a folder that nothing can be written to, before any work; makes it where there is none.
+
+    `name` is the option's, for the message. Raises OptionError.
+    """
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise OptionError(f"{name} is {path}, which is no folder: name one.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        said = (error.strerror if isinstance(error, OSError) else None) or error
+        raise OptionError(f"{name} is {path}, where nothing can be written ({said}): name another folder.") from None
 
 
 def _is_same(place: str, source: str | os.PathLike[str]) -> bool:

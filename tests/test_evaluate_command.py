@@ -1,5 +1,6 @@
 """The promises of `python -m captioner evaluate`, kept through the real door."""
 
+import html
 import json
 import os
 import re
@@ -276,6 +277,54 @@ def test_the_other_system_is_looked_at_too(tmp_path, results, capsys):
     assert status == 0
     assert "theirs: different captions 1 of 30" in out
     assert f"{same}: Degenerate: only 1 different caption" in out
+
+
+REMARKS = {
+    "marks": (
+        ["a square of red", "a square of blue"],
+        ["<start> a square of red <end>", "<start> a dog <end>"],
+        "2 of 2 captions begin with <start> and end with <end>",
+    ),
+    "one image": (["a red square on a plain ground"], ["a red square on a plain ground"], "CIDEr-D of a single image is 0"),
+    "Chinese": (
+        ["一只狗在草地上奔跑", "两个女孩在唱歌"],
+        ["一只狗在草地上跑", "一个女孩在舞台上唱歌"],
+        "2 of 2 captions are in a language without spaces",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REMARKS)
+def test_scores_that_say_little_say_why(tmp_path, results, case, capsys):
+    """The same scores as ever, and one line each in the table, the JSON, the page, and on standard error beside JSON."""
+    references, captions, said = REMARKS[case]
+    content = {
+        "images": [{"id": number, "file_name": f"{number}.jpg"} for number, _ in enumerate(references)],
+        "annotations": [{"image_id": number, "caption": text} for number, text in enumerate(references)],
+    }
+    file, page = tmp_path / "captions_val2017.json", tmp_path / "report.html"
+    file.write_text(json.dumps(content))
+    ours = results([{"image_id": number, "caption": text} for number, text in enumerate(captions)])
+    status, out, err = call(capsys, file, "--results", ours, "--html", page, "--compare", ours)
+    assert status == 0, err
+    assert out.count(said) == 1
+    assert html.escape(said) in page.read_text()
+    status, out, err = call(capsys, file, "--results", ours, "--json")
+    assert status == 0
+    assert any(line.startswith(said) for line in json.loads(out)["remarks"])
+    assert err.count(said) == 1
+
+
+@pytest.mark.parametrize("case", ["results-start-end", "one-image-cider", "chinese-captions"])
+def test_other_people_s_puzzles_are_explained(case, capsys):
+    """The inputs of those who reported them."""
+    folder = ROOT.parent / "shared" / "cases" / case
+    if not folder.is_dir():
+        pytest.skip(f"the case is not at {folder}")
+    data = next(path for path in folder.glob("*.json") if path.name != "results.json")
+    status, out, _ = call(capsys, data, "--results", folder / "results.json")
+    assert status == 0
+    assert re.search("take them off|0 by definition|without spaces", out)
 
 
 def test_images_without_references_are_named(data, results, capsys):

@@ -12,9 +12,11 @@ from captioner.metrics.bleu import bleu
 from captioner.metrics.bootstrap import SEED, bootstrap, interval
 from captioner.metrics.cider import cider, document_frequencies
 from captioner.metrics.degeneration import complaint, measure
+from captioner.metrics.remarks import marked, unparted
 from captioner.metrics.rouge import rouge
 from captioner.metrics.statistics import mean
 from captioner.report.scores import Report
+from captioner.text import tokenise
 
 
 def image(number, *captions):
@@ -290,3 +292,60 @@ def test_habits_are_shares():
     habits = measure([["a", "a", "dog"], ["a", "dog", "and", "a"], [], ["a", "dog"], ["a", "dog"]])
     assert (habits.repeating, habits.unfinished, habits.empty) == (0.2, 0.2, 0.2)
     assert (habits.distinct, habits.commonest) == (0.8, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("captions", "said"),
+    [
+        (["<start> a dog <end>"] * 6, "6 of 6 captions begin with <start> and end with <end>: such marks"),
+        (["[CLS] a dog [SEP]", "a cat"], "1 of 2 captions begin with [CLS] and end with [SEP]"),
+        (["<s>a dog</s>", "<s>a cat", "a cow"], "2 of 3 captions begin with <s> and 1 end with </s>"),
+        (["a dog <|endoftext|> ."], "1 of 1 captions end with <|endoftext|>"),
+        (["startseq a dog endseq"], "begin with startseq and end with endseq"),
+        (["a dog"], ""),
+        (["<unk> dog"], ""),
+        (["a shirt with [NASA] on it"], ""),
+        (["<3 a dog", "a > b", "x <y"], ""),
+        (["the startsequence"], ""),
+        ([""], ""),
+    ],
+)
+def test_marks_around_captions_are_said(captions, said):
+    """What models put around a sentence is scored as words, here as by the field's own tools; whoever scores is told."""
+    line = marked(captions, "captions")
+    assert said in line
+    assert bool(line) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "is_said"),
+    [
+        ("一只狗在草地上奔跑", True),
+        ("一只狗，在草地上奔跑。", True),
+        ("犬が芝生の上を走っている。", True),
+        ("เด็กผู้ชายกำลังเล่นฟุตบอล", True),
+        ("一 只 狗 在 草地 上 奔跑", False),
+        ("犬 が 芝生 の 上 を 走っ て いる", False),
+        ("เด็กผู้ชาย กำลัง เล่น ฟุตบอล", False),
+        ("개가 잔디 위를 달린다", False),  # Korean has spaces
+        ("a dog with a 犬 sign", False),
+        ("Собака бежит по траве", False),
+        ("", False),
+    ],
+)
+def test_languages_without_spaces_are_said(sentence, is_said):
+    """Chinese, Japanese and Thai count as a word a sentence until somebody parts them; what is parted is sound."""
+    assert bool(unparted([tokenise(sentence)] * 3, "captions")) == is_said
+    if is_said:
+        assert "3 of 4 references" in unparted([tokenise(sentence)] * 3 + [["a"]], "references")
+        assert not unparted([tokenise(sentence)] + [["a"]] * 3, "references")
+
+
+def test_an_image_alone_is_said():
+    """Its CIDEr-D is 0 by definition; of two it is not, and of a data set of one among others it is."""
+    image = CaptionedImage("a", "a", Path("a"), ("a dog runs",), "val", origin="x")
+    others = [replace(image, name=str(n), captions=(f"cat {n} sleeps",), origin="y") for n in range(3)]
+    alone, with_others = (evaluate(images, ["a dog"] * len(images)) for images in ([image], [image, *others]))
+    assert [line for line in alone.remarks if line.startswith("CIDEr-D of a single image is 0")]
+    assert [line for line in with_others.remarks if line.startswith("CIDEr-D of x is 0")]
+    assert not evaluate(others, ["a cat"] * 3).remarks

@@ -123,6 +123,19 @@ def test_wrong_use_is_one_sentence_and_exit_2(arguments, said, tmp_path, monkeyp
     assert said in capsys.readouterr().err
 
 
+def test_captions_that_scores_say_little_of_are_said_before_training(tmp_path, capsys):
+    """Chinese without spaces, marks around sentences, a single validation picture: whatever comes of it afterwards."""
+    import train as door
+
+    rows = ["image,caption,split", "a.png,<start> 一只狗在草地上奔跑 <end>,train", "b.png,一只狗在草地上奔跑,val"]
+    (tmp_path / "captions.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert door.main([str(tmp_path), "--output", str(tmp_path / "run"), "--features", str(tmp_path / "features")]) == 2
+    said = capsys.readouterr().out
+    assert "2 of 2 references are in a language without spaces" in said
+    assert "1 of 2 references begin with <start>" in said
+    assert "CIDEr-D of a single image is 0" in said
+
+
 @pytest.mark.slow
 def test_shapes_are_learnt(tmp_path):
     """`python train.py shapes` gets at least 95% of 500 held-out drawings exactly right."""

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.measure import Row, Setting, limits
 from benchmarks.speed import folder, growth, search, start, training
-from benchmarks.speed.measure import Row, Setting, limits
 from captioner.device import prepare
 from captioner.pictures import find_images
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.speed.measure import PRECISIONS, Row, Setting, dtype, fastest
+from benchmarks.measure import PRECISIONS, Row, Setting, dtype, fastest
 from captioner.captioner import BATCH, READERS, Captioner
 from captioner.generation import caption_features
 from captioner.options import MODELS, ImageOptions

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed.measure import Row, Setting, apart, fastest, forget_peak, memory
+from benchmarks.measure import Row, Setting, apart, fastest, forget_peak, memory
 from benchmarks.speed.search import together, without_end
 from captioner.decoder import Decoder
 from captioner.options import DecoderOptions

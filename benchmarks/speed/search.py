@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.measure import PRECISIONS, Row, Setting, dtype, fastest, operations
+from benchmarks.measure import PRECISIONS, Row, Setting, dtype, fastest, operations
 from benchmarks.speed.peers import InTheirLoop, Sizes, TutorialDecoder, Writer, caption_alone
 from captioner.checkpoint import load_model, model_path
 from captioner.decoder import Decoder

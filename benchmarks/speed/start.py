@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.measure import Row, Setting, fastest
+from benchmarks.measure import Row, Setting, fastest
 
 IMPORT = [sys.executable, "-c", "import torch, torchvision"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.speed.measure import PRECISIONS, Row, Setting, apart, fastest, memory
+from benchmarks.measure import PRECISIONS, Row, Setting, apart, fastest, memory
 from benchmarks.speed.peers import Sizes, TutorialDecoder
 from captioner.checkpoint import load_model, model_path
 from captioner.decoder import Decoder

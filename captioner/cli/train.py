@@ -1,12 +1,12 @@
 """Train a captioner.
 
-    python train.py shapes                        drawn pictures, no download, some minutes on a laptop
-    python train.py data/flickr8k                 Flickr8k, Flickr30k, COCO or a Karpathy split: recognised
-    python train.py my_photos                     a folder of pictures with captions.csv or captions.jsonl
-    python train.py data/flickr8k my_photos       several at once: one vocabulary, one model, scores for each
-    python train.py my_photos --start-from fast --fine-tune all        go on from the model that ships
-    python train.py data/flickr8k --output runs/a --resume             go on after a stop
-    python train.py data/flickr8k --preset flickr8k                    a recipe of several runs, one after the other
+    %(prog)s shapes                        drawn pictures, no download, some minutes on a laptop
+    %(prog)s data/flickr8k                 Flickr8k, Flickr30k, COCO or a Karpathy split: recognised
+    %(prog)s my_photos                     a folder of pictures with captions.csv or captions.jsonl
+    %(prog)s data/flickr8k my_photos       several at once: one vocabulary, one model, scores for each
+    %(prog)s my_photos --start-from fast --fine-tune all        go on from the model that ships
+    %(prog)s data/flickr8k --output runs/a --resume             go on after a stop
+    %(prog)s data/flickr8k --preset flickr8k                    a recipe of several runs, one after the other
 
 A run lives in its --output folder: best.safetensors, last.safetensors, log.jsonl and resume.pt. A preset is several
 runs, each in a folder below.
@@ -14,10 +14,14 @@ runs, each in a folder below.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from captioner.errors import OptionError
 from captioner.options import DEVICES_HELP, GROUPS, PRESETS, add_arguments, given
 from captioner.telling import OUT
+
+if TYPE_CHECKING:
+    from captioner.datasets import Dataset
 
 SHOWN = ("training", "encoder", "decoder", "image", "search")
 
@@ -67,32 +71,53 @@ def run(chosen: argparse.Namespace) -> int:
     for name, value in (("--start-from", chosen.start_from), ("--teachers", chosen.teachers)):
         if chosen.preset and value:
             raise OptionError(f"{name} does not go with --preset, whose stages decide it: leave it out.")
-    from captioner.datasets import check_dataset, load_datasets
+    from captioner.datasets import load_datasets
+    from captioner.files import check_folder, remove_parts
+    from captioner.metrics.remarks import SINGLE, remarks
+    from captioner.training.folder import FEATURE_PARTS, RecipeFolder, RunFolder, held
+
+    data = load_datasets(chosen.data)
+    OUT.say(data.describe())
+    captions = [caption for image in data.images if image.split != "test" for caption in image.captions]
+    for line in remarks(captions, list(map(str.split, captions)), "references"):
+        OUT.say(f"  {line}")
+    if sum(image.split == "val" for image in data.images) == 1:
+        OUT.say(f"  One picture validates. CIDEr-D of a single image {SINGLE}.")
+    names = [path if path == "shapes" else Path(path).resolve().stem for path in chosen.data]
+    output = chosen.output or Path("runs") / "-".join(names)
+    check_folder(chosen.features, "--features")
+    remove_parts(chosen.features, *FEATURE_PARTS)
+    resume = chosen.resume
+    if resume and (RecipeFolder(output) if chosen.preset else RunFolder(output)).unsaved:
+        OUT.say(f"The run in {output} was stopped before it saved anything: it starts again.")
+        resume = False
+    with held(output, OUT):
+        best = _train(chosen, data, output, resume=resume)
+    if best is None:
+        return 130
+    OUT.say(f"Try it:\n  {chosen.page} --model {best}\n  {chosen.program} caption PHOTO --model {best}")
+    return 0
+
+
+def _train(chosen: argparse.Namespace, data: "Dataset", output: Path, *, resume: bool) -> Path | None:
+    """Plans, checks the pictures and trains; the best model's file, or None if someone asked for a stop."""
+    from captioner.datasets import check_dataset
     from captioner.training.plan import Plan
     from captioner.training.run import run as run_plan
     from captioner.training.stages import StagesPlan, run_stages
 
-    data = load_datasets(chosen.data)
-    OUT.say(data.describe())
-    names = [path if path == "shapes" else Path(path).resolve().stem for path in chosen.data]
-    output = chosen.output or Path("runs") / "-".join(names)
     choices = {name: given(options, chosen) for name, options in GROUPS.items()}
     where = {"output": output, "device": chosen.device}
     plan: Plan | StagesPlan
-    if chosen.preset and chosen.resume:
+    if chosen.preset and resume:
         plan = StagesPlan.resumed(choices, preset=chosen.preset, **where)
     elif chosen.preset:
         plan = StagesPlan.new(data, choices, preset=chosen.preset, **where)
-    elif chosen.resume:
+    elif resume:
         plan = Plan.resumed(data, choices, teachers=chosen.teachers, **where)
     else:
         plan = Plan.new(data, choices, start_from=chosen.start_from, teachers=chosen.teachers, **where)
     data = check_dataset(data, skip_bad=chosen.skip_bad, verdicts=chosen.features)
     if isinstance(plan, StagesPlan):
-        best = run_stages(plan, data, features=chosen.features)
-    else:
-        best = run_plan(plan, data, features=chosen.features)
-    if best is None:
-        return 130
-    OUT.say(f"Try it:\n  python app.py --model {best}\n  python -m captioner caption PHOTO --model {best}")
-    return 0
+        return run_stages(plan, data, features=chosen.features)
+    return run_plan(plan, data, features=chosen.features)

@@ -13,6 +13,7 @@ from typing import Any
 
 from captioner.datasets.dataset import Dataset, Draft, finish
 from captioner.datasets.finding import find_picture, named, only, picture_folders
+from captioner.datasets.ids import finder
 from captioner.errors import DataError
 from captioner.formats.fields import lacking, listed
 from captioner.formats.rows import MALFORMED, Problem, picture_name, plain_text, read_json, split_name
@@ -87,6 +88,7 @@ def _gather(file: Path, content: Any, split: str, drafts: dict[str, Draft], prob
     folder = file.stem.lower().removeprefix("captions_")
     folders = picture_folders(file.parent, file.parent.parent, first=folder)
     by_id: dict[int | str, Draft] = {}
+    called: dict[int | str, str] = {}
     for index, image in enumerate(images):
         name, image_id = picture_name(image.get("file_name")), image.get("id")
         if not name or not isinstance(image_id, int | str) or image_id in by_id:
@@ -95,14 +97,20 @@ def _gather(file: Path, content: Any, split: str, drafts: dict[str, Draft], prob
             continue
         draft = drafts.setdefault(f"{folder}/{name}", Draft(image_id, find_picture(folders, name)))
         draft.splits.add(split)
-        by_id[image_id] = draft
+        by_id[image_id], called[image_id] = draft, name
+    ids, find = list(called), finder(list(called.items()))
     for index, annotation in enumerate(annotations):
         image_id, caption = annotation.get("image_id"), annotation.get("caption")
-        if not isinstance(image_id, int | str) or image_id not in by_id or not isinstance(caption, str):
-            remark = lacking(annotation, "image_id", "caption")
-            problems.append(Problem(MALFORMED, f"{file.name}, annotations[{index}]{remark}"))
+        fitting: list[int | str] = [image_id] if isinstance(image_id, int | str) and image_id in by_id else []
+        if isinstance(image_id, int | str) and not fitting:
+            fitting = [ids[place] for place in find(image_id)]
+        if len(fitting) != 1 or not isinstance(caption, str):
+            said = (
+                f": {image_id} fits several images" if len(fitting) > 1 else lacking(annotation, "image_id", "caption")
+            )
+            problems.append(Problem(MALFORMED, f"{file.name}, annotations[{index}]{said}"))
         else:
-            by_id[image_id].captions.append(plain_text(caption))
+            by_id[fitting[0]].captions.append(plain_text(caption))
 
 
 def _read_karpathy(path: Path, file: Path, content: Any) -> Dataset:

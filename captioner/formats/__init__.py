@@ -1,9 +1,11 @@
 """Captions as files, each form's reader beside its writer: `tables` (csv, JSON), `coco` (COCO's results), `sidecars`
-(files to lie beside the photos) and `subtitles`; `parquet` is read only. `rows` and `fields` are what readers share.
+(files to lie beside the photos), `embedded` (in the photos) and `subtitles`; `parquet` is read only. `rows` and
+`fields` are what readers share.
 
 Promises: every form takes every name and caption, and what it holds is read back exactly, but for white space around
 it, and line ends in text files beside photos: by `train.py` and `evaluate` as one's own folder, COCO's results by
-`evaluate --results` too. Writers make text; only readers open files. It knows no pictures, no networks, no data sets.
+`evaluate --results` too. Writers make text; only readers, and `embedded`, open files. It knows no pictures, no
+networks, no data sets.
 """
 
 from captioner.formats.coco import coco_results, read_results, results_of_ids

@@ -1,12 +1,12 @@
 """Files that lie beside the photos: a text, or XMP with the caption as description and alt text.
 
-Why the captions lie beside the photos and not in them: no library that may be used here writes them soundly. Of those
+Why no code of ours puts captions into the photos: no library that may be used here writes them soundly. Of those
 that write XMP and leave the pixels alone, pyexiv2, exiv2 and py3exiv2 are under the GPL, python-xmp-toolkit needs the
 library Exempi, which pip does not install, and the others are at their first releases. Pillow compresses a JPEG anew:
 with `quality="keep"`, 30 of 30 COCO photos came back with other pixels. And it is no job for a few lines of our own:
 cameras and editors leave XMP that would have to be merged, previews and films behind the picture which the metadata
 find by counting bytes, and signatures over all of it; a writer that refused such photos would refuse the photographer.
-ExifTool knows all that. One command puts the sidecars of `xmp_sidecars` into the photos, pixels untouched:
+ExifTool knows all that, and `embedded` lets it. One command puts the sidecars of `xmp_sidecars` into the photos, too:
 
     exiftool -r -ext jpg -ext png -tagsfromfile %d%f.%e.xmp -xmp:all FOLDER
 """
@@ -59,14 +59,22 @@ def text_sidecars(captions: Sequence[tuple[str, str]]) -> Iterator[tuple[str, st
     Where the name would be another picture's too (`photo.png`; `Photo.jpg`, for systems that see no difference), it is
     `photo.jpg.txt`.
     """
-    names = [writable(name) for name, _ in captions]
+    for name, (_, caption) in zip(text_names([writable(name) for name, _ in captions]), captions, strict=True):
+        yield name, text_content(caption)
+
+
+def text_names(names: Sequence[str]) -> list[str]:
+    """Names of pictures -> those of their text files."""
     short = [PurePosixPath(name).with_suffix(".txt").as_posix() for name in names]
     long = [f"{name}.txt" for name in names]
     # A long name may be another picture's short one: photo.jpg, photo.png and photo.jpg.png.
     counts = Counter(map(str.casefold, [*short, *long]))
-    for brief, full, (_, caption) in zip(short, long, captions, strict=True):
-        line = " ".join(_LINE_END.split(writable(caption)))
-        yield brief if counts[brief.casefold()] == 1 else full, line + "\n"
+    return [brief if counts[brief.casefold()] == 1 else full for brief, full in zip(short, long, strict=True)]
+
+
+def text_content(caption: str) -> str:
+    """A caption -> what its text file holds."""
+    return " ".join(_LINE_END.split(writable(caption))) + "\n"
 
 
 def xmp_sidecars(captions: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -80,8 +88,19 @@ def xmp_sidecars(captions: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str
     the alt text does not say.
     """
     for name, caption in captions:
-        # Without the entity a parser turns a carriage return into a line feed (XML 1.0, section 2.11).
-        yield f"{writable(name)}.xmp", _XMP.format(caption=escape(writable(caption), {"\r": "&#13;"}))
+        yield f"{writable(name)}.xmp", xmp_content(caption)
+
+
+def xmp_content(caption: str) -> str:
+    """A caption -> what its XMP file holds."""
+    # Without the entity a parser turns a carriage return into a line feed (XML 1.0, section 2.11).
+    return _XMP.format(caption=escape(writable(caption), {"\r": "&#13;"}))
+
+
+def is_xmp_of_ours(content: bytes) -> bool:
+    """Whether an XMP file holds a caption as we write it, and nothing besides that could be lost."""
+    ours = re.escape(_XMP.encode()).replace(re.escape(b"{caption}"), b"[^<]*")
+    return re.fullmatch(ours, content) is not None
 
 
 def sidecar_names(name: str) -> list[str]:

@@ -92,11 +92,14 @@ def _part_lines(evaluation: Evaluation) -> Iterator[str]:
 
 
 def warnings(report: Report) -> list[str]:
-    """A line for each set of captions that is degenerate."""
-    lines = [report.evaluation.complaint] if report.evaluation.complaint else []
-    if report.compared and report.compared.evaluation.complaint:
-        lines.append(f"{report.compared.name}: {report.compared.evaluation.complaint}")
-    return lines
+    """A line for each set of captions that is degenerate, and for whatever makes scores say little."""
+    ours = _told(report.evaluation)
+    theirs = _told(report.compared.evaluation) if report.compared else []
+    return [*ours, *(f"{report.compared.name}: {line}" for line in theirs if report.compared and line not in ours)]
+
+
+def _told(evaluation: Evaluation) -> list[str]:
+    return [*filter(None, [evaluation.complaint]), *evaluation.remarks]
 
 
 def habits(evaluation: Evaluation, vocabulary: tuple[int, int] | None = None) -> list[tuple[str, str, str]]:
@@ -157,6 +160,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "habits": asdict(ours),
         "reference_habits": asdict(people),
         "degenerate": evaluation.complaint,
+        "remarks": warnings(report),
     }
     if evaluation.parts:
         result["data_sets"] = {name: part.summary() for name, part in evaluation.parts.items()}

@@ -73,7 +73,7 @@ def sample(decoding: Decoding, *, samples: int, max_length: int, temperature: fl
 
     Logits are divided by `temperature` first: below 1, likely words become likelier. The forbidden tokens' probability
     goes to the others. A sample is without start and repeats its end behind it; one that has not ended after
-    `max_length` tokens is cut there. Raises CaptionerError as `search` does.
+    `max_length` tokens is cut there. Raises ModelFileError as `search` does.
     """
 
     def draw(log_probabilities: Tensor, _: Tensor) -> Tensor:

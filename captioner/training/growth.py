@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from captioner.checkpoint import ModelFile
 from captioner.decoder import Decoder
 from captioner.model import CaptionModel
 from captioner.text import SPECIAL_WORDS, Vocabulary
@@ -72,6 +73,24 @@ def grow_model(model: CaptionModel, vocabulary_size: int) -> CaptionModel:
         if old is not None and new is not None:
             _grow_decoder(old, new)
     return grown
+
+
+def in_order(file: ModelFile, vocabulary: Vocabulary) -> ModelFile:
+    """The same model with its words in the order of a vocabulary that has the same ones.
+
+    A model that grew has the new words behind its old ones, one that was trained on all at once the frequent ones
+    first: as teacher and student they must mean the same word by a number.
+    """
+    if file.vocabulary.words == vocabulary.words:
+        return file
+    places = {word: place for place, word in enumerate(file.vocabulary.words)}
+    order = torch.tensor([places[word] for word in vocabulary.words])
+    for decoder in (file.model.decoder, file.model.reverse):
+        if decoder is not None:
+            state = decoder.state_dict()
+            rows = {name: state[name][order] for name in ("embedding.weight", "output.weight", "output.bias")}
+            decoder.load_state_dict({**state, **rows})
+    return replace(file, vocabulary=vocabulary)
 
 
 def _grow_decoder(old: Decoder, new: Decoder) -> None:

@@ -36,7 +36,7 @@ from captioner.training.choices import (
     resolve_options,
 )
 from captioner.training.folder import RunFolder
-from captioner.training.growth import Coverage, grow_model, grow_vocabulary, usual_min_count
+from captioner.training.growth import Coverage, grow_model, grow_vocabulary, in_order, usual_min_count
 from captioner.training.resume import fingerprint
 
 
@@ -80,8 +80,7 @@ class Plan:
         few words are used often enough.
         """
         folder = RunFolder(output)
-        if folder.used:
-            raise OptionError(f"{output} already holds a run: continue it with --resume, or choose another --output.")
+        folder.check_new()
         start = load_model(model_path(start_from)) if start_from is not None else None
         options = resolve_options(given, kind=data.kind, start=start)
         _check_encoder(options, start)
@@ -111,6 +110,7 @@ class Plan:
     ) -> "Plan":
         """A run that goes on; raises OptionError where the user asks for something else now."""
         folder = RunFolder(output)
+        folder.check_resumable()
         state = load_resume(folder.resume)
         with fitting(folder):
             options = Options.from_dict(upgraded(state["options"]))
@@ -267,12 +267,12 @@ def _load_teachers(teachers: Sequence[str], vocabulary: Vocabulary) -> dict[str,
     """The models that teach, by the names they were given; raises OptionError for one that says other words."""
     files = {teacher: load_model(model_path(teacher)) for teacher in teachers}
     for teacher, file in files.items():
-        if file.vocabulary.words != vocabulary.words:
+        if set(file.vocabulary.words) != set(vocabulary.words):
             raise OptionError(
                 f"The teacher {teacher} has another vocabulary than the model to start from: train both on the same "
                 "data, with the same --min-count."
             )
-    return files
+    return {teacher: in_order(file, vocabulary) for teacher, file in files.items()}
 
 
 def _take_over(model: CaptionModel, start: CaptionModel, *, decoder: bool) -> None:
@@ -291,7 +291,8 @@ def _take_over(model: CaptionModel, start: CaptionModel, *, decoder: bool) -> No
 def _commit() -> str | None:
     """The commit of the source tree, if it is one and git is there."""
     try:
-        command = ["git", "-C", str(Path(captioner.__file__).parent), "rev-parse", "--short=12", "HEAD"]
+        own = Path(captioner.__file__).parents[1] / ".git"  # not that of a project whose .venv we are installed in
+        command = ["git", f"--git-dir={own}", "rev-parse", "--short=12", "HEAD"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
         return None

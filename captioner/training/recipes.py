@@ -1,6 +1,6 @@
 """Recipes: options that differ from the defaults, for a kind of training, and for each stage of a whole model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -34,12 +34,14 @@ class Stage:
 
     name: str
     options: dict[str, dict[str, Any]]
-    start: str = ""
-    """The stage whose model it goes on from; the one before if none is named."""
+    start: str | None = ""
+    """The stage whose model it goes on from; the one before if none is named; None begins with nothing."""
     teachers: tuple[str, ...] = ()
     """Who teaches it: models of earlier stages, and bundled ones by their names."""
     runs: int = 1
     """How many runs it is, that differ in their seeds alone: its model has the mean of their last epochs' weights."""
+    first_set_alone: bool = False
+    """Of several data sets it learns the first one; all of them otherwise."""
 
 
 # What was tried for the Flickr8k models, and what is still untried, stands in docs/experiments.md.
@@ -52,73 +54,100 @@ _SELF_CRITICAL: dict[str, dict[str, Any]] = {
     "training": {"objective": "self-critical", "batch_size": 16, "epochs": 6},
 }
 
+_RIGHT_TO_LEFT: dict[str, dict[str, Any]] = {
+    "training": {"direction": "right-to-left", "batch_size": 16, "learning_rate": 5e-4, "epochs": 4},
+}
 
-def _frozen(encoder: dict[str, Any], size: int) -> dict[str, dict[str, Any]]:
-    """The first stage of a Flickr8k model: a decoder for ImageNet's features of pictures of `size` pixels."""
+
+def _frozen(encoder: dict[str, Any], size: int, **also: Any) -> dict[str, dict[str, Any]]:
+    """A first stage: a decoder for ImageNet's features of pictures of `size` pixels."""
     return {
         "encoder": encoder,
         "image": {"detail": 224, "size": size},
         "decoder": _DROPOUT,
-        "training": {**_STEPS, "epochs": 8},
+        "training": {**_STEPS, "epochs": 8, **also},
     }
 
 
-def _taught(*, epochs: int, learning_rate: float, encoder_learning_rate: float) -> dict[str, dict[str, Any]]:
+def _taught(*, fine_tune: str = "all", **steps: Any) -> dict[str, dict[str, Any]]:
     """Encoder and decoder learn, from varied pictures, what their teachers say of the pictures as they are."""
-    steps = {"epochs": epochs, "learning_rate": learning_rate, "encoder_learning_rate": encoder_learning_rate}
-    return {"training": {"batch_size": 16, "fine_tune": "all", "augment": True, **steps}}
+    return {"training": {"batch_size": 16, "fine_tune": fine_tune, "augment": True, **steps}}
 
+
+_FLICKR8K = (
+    Stage("1-frozen", _frozen({"name": "inception_v3", "stage": "Mixed_7a"}, 299)),
+    Stage(
+        "2-fine-tuned",
+        {
+            "training": {
+                "epochs": 3,
+                "fine_tune": "all",
+                "augment": True,
+                "learning_rate": 3e-4,
+                "encoder_learning_rate": 5e-5,
+                "label_smoothing": 0.0,
+            }
+        },
+    ),
+    Stage(
+        "3-apart",
+        {"decoder": _DROPOUT, "training": {**_STEPS, "epochs": 6, "new_decoder": True}},
+    ),
+    Stage(
+        "4-distilled",
+        {"training": {"batch_size": 16, "learning_rate": 4e-4, "epochs": 5}},
+        start="2-fine-tuned",
+        teachers=("2-fine-tuned", "3-apart"),
+    ),
+    Stage("5-self-critical", _SELF_CRITICAL),
+    Stage(
+        "6-taught",
+        _taught(epochs=5, learning_rate=4e-4, encoder_learning_rate=5e-5),
+        start="2-fine-tuned",
+        teachers=("5-self-critical", "3-apart"),
+    ),
+    Stage("7-self-critical", _SELF_CRITICAL, runs=2),
+    Stage(
+        "8-taught",
+        _taught(epochs=5, learning_rate=3e-4, encoder_learning_rate=5e-5),
+        start="6-taught",
+        teachers=("7-self-critical", "5-self-critical"),
+    ),
+    Stage("9-self-critical", _SELF_CRITICAL, runs=2),
+    Stage("10-right-to-left", _RIGHT_TO_LEFT),
+)
+
+# Everyday photos are many kinds of things in few pictures each, Flickr8k's are a few things in many: the model learns
+# to see and to write on Flickr8k, then both, taught by another kind of encoder. 4 uses of a word are enough, since half
+# of the everyday captions' words are used less than 5 times. The encoder's first layers know enough by then.
+_WORDS: dict[str, Any] = {"min_count": 4}
+_EVERYDAY = (
+    *(replace(stage, first_set_alone=True) for stage in _FLICKR8K[:-1]),
+    Stage("10-frozen-b4", _frozen({"name": "efficientnet_b4", "stage": "7"}, 257, **_WORDS), start=None),
+    Stage(
+        "11-taught",
+        _taught(epochs=3, learning_rate=4e-4, encoder_learning_rate=5e-5, fine_tune="Mixed_6a", **_WORDS),
+        start="9-self-critical",
+        teachers=("10-frozen-b4",),
+    ),
+    Stage("12-right-to-left", _RIGHT_TO_LEFT),
+    Stage("13-self-critical", _SELF_CRITICAL),
+)
+
+_EVERYDAY_FAST = (
+    Stage("1-frozen", _frozen({"name": "mobilenet_v2"}, 256, **_WORDS)),
+    Stage(
+        "2-taught",
+        _taught(epochs=10, learning_rate=4e-4, encoder_learning_rate=1e-4, **_WORDS),
+        teachers=("accurate",),
+    ),
+    Stage("3-self-critical", _SELF_CRITICAL),
+)
 
 PRESETS: dict[str, tuple[Stage, ...]] = {
-    "flickr8k": (
-        Stage("1-frozen", _frozen({"name": "inception_v3", "stage": "Mixed_7a"}, 299)),
-        Stage(
-            "2-fine-tuned",
-            {
-                "training": {
-                    "epochs": 3,
-                    "fine_tune": "all",
-                    "augment": True,
-                    "learning_rate": 3e-4,
-                    "encoder_learning_rate": 5e-5,
-                    "label_smoothing": 0.0,
-                }
-            },
-        ),
-        Stage(
-            "3-apart",
-            {"decoder": _DROPOUT, "training": {**_STEPS, "epochs": 6, "new_decoder": True}},
-        ),
-        Stage(
-            "4-distilled",
-            {"training": {"batch_size": 16, "learning_rate": 4e-4, "epochs": 5}},
-            start="2-fine-tuned",
-            teachers=("2-fine-tuned", "3-apart"),
-        ),
-        Stage("5-self-critical", _SELF_CRITICAL),
-        Stage(
-            "6-taught",
-            _taught(epochs=5, learning_rate=4e-4, encoder_learning_rate=5e-5),
-            start="2-fine-tuned",
-            teachers=("5-self-critical", "3-apart"),
-        ),
-        Stage("7-self-critical", _SELF_CRITICAL, runs=2),
-        Stage(
-            "8-taught",
-            _taught(epochs=5, learning_rate=3e-4, encoder_learning_rate=5e-5),
-            start="6-taught",
-            teachers=("7-self-critical", "5-self-critical"),
-        ),
-        Stage("9-self-critical", _SELF_CRITICAL, runs=2),
-        Stage(
-            "10-right-to-left",
-            {"training": {"direction": "right-to-left", "batch_size": 16, "learning_rate": 5e-4, "epochs": 4}},
-        ),
-    ),
-    "flickr8k-fast": (
-        Stage("1-frozen", _frozen({"name": "mobilenet_v2"}, 256)),
-        Stage("2-taught", _taught(epochs=10, learning_rate=4e-4, encoder_learning_rate=1e-4), teachers=("accurate",)),
-    ),
+    "everyday": _EVERYDAY,
+    "everyday-fast": _EVERYDAY_FAST,
+    "flickr8k": _FLICKR8K,
     "coco": (
         Stage(
             "1-likelihood",

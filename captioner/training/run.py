@@ -22,6 +22,7 @@ from captioner.errors import TrainingError
 from captioner.evaluation import Evaluation
 from captioner.files import write_atomically
 from captioner.telling import OUT, Telling
+from captioner.training import advice
 from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
 from captioner.training.features import cached_features
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
@@ -41,8 +42,10 @@ def run(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) ->
     """
     best = train(plan, data, features=features, telling=telling)
     if best is not None:
-        file = choose_search(load_model(best, plan.device), data.split("val"), plan.fixed, telling)
+        file, sound = choose_search(load_model(best, plan.device), data.split("val"), plan.fixed, telling)
         save_model(best, file)
+        for line in advice.after(file.provenance, best=str(best), sound=sound):
+            telling.say(line)
     return best
 
 
@@ -53,7 +56,10 @@ def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) 
         telling.say(
             f"Going on in {plan.folder.path} after {this.progress.epoch} epochs and {this.progress.step} steps."
         )
+        this.catch_up()
     telling.say(this.describe())
+    if plan.state is None and (few := advice.before(this.origin)):
+        telling.say(few)
     if plan.coverage is not None and plan.coverage.known < plan.coverage.total:
         telling.say(plan.coverage.describe())
     with stop_on_signal() as stop:
@@ -209,17 +215,16 @@ class _Run:
         trained = time.perf_counter()
         means = {name: round(value / self.steps, 4) for name, value in progress.sums.items()}
         evaluation, texts = self._validate()
-        scores = evaluation.summary()
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         improved = list(evaluation.rank) > progress.best
         if improved:
             progress.best, progress.best_epoch = list(evaluation.rank), progress.epoch
-        seconds = {"train": round(trained - started, 1), "validate": round(time.perf_counter() - trained, 1)}
         entry: dict[str, Any] = {"epoch": progress.epoch, **means}
-        entry |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "val": scores, "seconds": seconds}
+        entry |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "val": evaluation.summary()}
+        entry["seconds"] = {"train": round(trained - started, 1), "validate": round(time.perf_counter() - trained, 1)}
         progress.log.append(entry)
-        self._save_models(scores, improved)
-        self._save_resume()
+        self._save_resume()  # first: who is killed before it can start again, and after it go on
+        self._save_models()
         self._tell(entry, improved)
         if evaluation.complaint:
             self.telling.say(f"  {evaluation.complaint}")
@@ -257,15 +262,21 @@ class _Run:
                 f"({part['images']:,} images, {part['references']:g} references)"
             )
 
-    def _save_models(self, scores: dict[str, Any], improved: bool) -> None:
-        plan, folder = self.plan, self.plan.folder
-        origin = {**self.origin, "epoch": self.progress.epoch, "val": scores}
+    def _save_models(self) -> None:
+        """Writes the models and the log of the epoch that ended; the last model last, as a sign that all is there."""
+        plan, folder, progress = self.plan, self.plan.folder, self.progress
+        origin = {**self.origin, "epoch": progress.epoch, "val": progress.log[-1]["val"]}
         file = ModelFile(self.model, plan.vocabulary, plan.options.search, origin)
-        save_model(folder.last, file)
-        if improved:
+        if progress.best_epoch == progress.epoch:
             save_model(folder.best, file)
-        lines = "".join(json.dumps(entry) + "\n" for entry in self.progress.log)
+        lines = "".join(json.dumps(entry) + "\n" for entry in progress.log)
         write_atomically(folder.log, lambda part: part.write_text(lines, encoding="utf-8"))
+        save_model(folder.last, file)
+
+    def catch_up(self) -> None:
+        """Writes the models of the epoch that ended where the run was killed before it had."""
+        if self.progress.epoch and not self.progress.step and not self.plan.folder.has_models_of(self.progress.epoch):
+            self._save_models()
 
     def _save_resume(self) -> None:
         plan = self.plan

@@ -5,7 +5,6 @@ stopped.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from captioner.files import write_atomically
 from captioner.options import GROUPS, MODELS, TrainingOptions, flag
 from captioner.telling import OUT, Telling
 from captioner.training.choices import Given, merge
-from captioner.training.folder import RecipeFolder, RunFolder
+from captioner.training.folder import RecipeFolder, held
 from captioner.training.plan import Plan
 from captioner.training.recipes import PRESETS, Stage
 from captioner.training.resume import fingerprint
@@ -49,14 +48,13 @@ class StagesPlan:
         """Stages that begin; `given` goes over the options of each. Raises what `Plan.new` raises."""
         _check_given(given)
         folder = RecipeFolder(output)
-        if RunFolder(output).used:
-            raise OptionError(f"{output} already holds a run: continue it with --resume, or choose another --output.")
+        folder.check_new()
         stages = PRESETS[preset]
         # All of them: what is misspelt in the last one is said now, not hours later.
         (name, chosen), *_ = [next(_runs(stages, number, given)) for number in range(len(stages))]
-        first = Plan.new(data, chosen, output=folder.run(name).path, device=device)
+        first = Plan.new(_lessons(data, stages[0]), chosen, output=folder.run(name).path, device=device)
         for teacher in {name for stage in stages for name in stage.teachers if name in MODELS}:
-            if tuple(read_header(model_path(teacher))["vocabulary"]) != tuple(first.vocabulary.words):
+            if set(read_header(model_path(teacher))["vocabulary"]) != set(first.vocabulary.words):
                 min_count = first.options.training.min_count
                 raise OptionError(
                     f"--preset {preset} is taught by the bundled model {teacher}, whose vocabulary is not that of "
@@ -70,8 +68,7 @@ class StagesPlan:
         """Stages that go on; raises OptionError where the user asks for something else now."""
         _check_given(given)
         plan = cls(preset, given, RecipeFolder(output), device, None)
-        if not plan.folder.record.exists():
-            raise ModelFileError(f"There is no preset to resume in {output}: start without --resume.")
+        plan.folder.check_resumable()
         plan.check_record({})
         return plan
 
@@ -119,9 +116,8 @@ def run_stages(plan: StagesPlan, data: Dataset, *, features: Path, telling: Tell
     """
     folder, stages = plan.folder, PRESETS[plan.preset]
     known = {"data": fingerprint(data)}
-    if folder.record.exists():
+    if plan.first is None:
         plan.check_record(known)
-    folder.path.mkdir(parents=True, exist_ok=True)
     record = json.dumps({**plan.record(), **known})
     write_atomically(folder.record, lambda part: part.write_text(record, encoding="utf-8"))
     for number, stage in enumerate(stages):
@@ -131,11 +127,13 @@ def run_stages(plan: StagesPlan, data: Dataset, *, features: Path, telling: Tell
             if folder.model(stage.name).exists() or folder.model(name).exists():
                 continue
             telling.say(f"Stage {number + 1} of {len(stages)}, {name}:")
-            best = train(_plan_run(plan, data, number, name, given), data, features=features, telling=telling)
-            if best is None:
-                return None
-            # Of last epochs: the one time that both were measured, the mean of the best ones was no better.
-            (best if stage.runs == 1 else folder.run(name).last).rename(folder.model(name))
+            learnt = _lessons(data, stage)
+            with held(folder.run(name).path, telling):
+                best = train(_plan_run(plan, learnt, number, name, given), learnt, features=features, telling=telling)
+                if best is None:
+                    return None
+                # Of last epochs: the one time that both were measured, the mean of the best ones was no better.
+                (best if stage.runs == 1 else folder.run(name).last).rename(folder.model(name))
         if not folder.model(stage.name).exists():
             save_model(folder.model(stage.name), _mean([load_model(folder.model(name)) for name in names]))
     return _finish(plan, data, telling)
@@ -152,16 +150,24 @@ def _runs(stages: Sequence[Stage], number: int, given: Given) -> Iterator[tuple[
         yield name, merge(stage.options, given, {"training": {"seed": seed}})
 
 
+def _lessons(data: Dataset, stage: Stage) -> Dataset:
+    """What a stage learns: all data sets, or the first one, whose pictures keep their names among the others."""
+    if not (stage.first_set_alone and data.parts):
+        return data
+    first = data.images[0].origin
+    return replace(data, images=tuple(image for image in data.images if image.origin == first), parts=data.parts[:1])
+
+
 def _plan_run(plan: StagesPlan, data: Dataset, number: int, name: str, given: Given) -> Plan:
     """A stage's run, which may have been begun before."""
     folder, stages = plan.folder, PRESETS[plan.preset]
     run, stage = folder.run(name), stages[number]
     if run.resume.exists():
         return Plan.resumed(data, given, output=run.path, device=plan.device)
-    shutil.rmtree(run.path, ignore_errors=True)  # stopped before its first save, if at all: nothing to go on from
+    run.clear()  # stopped before its first save, if at all: nothing to go on from
     if number == 0 and plan.first is not None and plan.first.folder.path == run.path:
         return plan.first
-    start = stage.start or (stages[number - 1].name if number else "")
+    start = (stage.start or stages[number - 1].name) if number and stage.start is not None else ""
     return Plan.new(
         data,
         given,
@@ -178,7 +184,8 @@ def _finish(plan: StagesPlan, data: Dataset, telling: Telling) -> Path:
     # The search is chosen for the weights that ship: rounded ones may score a point of CIDEr-D less (measured).
     save_model(folder.rounded, load_model(folder.model(PRESETS[plan.preset][-1].name)), small=True)
     file = load_model(folder.rounded, prepare(plan.device))
-    save_model(folder.finished, choose_search(file, data.split("val"), given.get("search", {}), telling), small=True)
+    finished, _ = choose_search(file, data.split("val"), given.get("search", {}), telling)
+    save_model(folder.finished, finished, small=True)
     folder.rounded.unlink()
     return folder.finished
 

@@ -20,6 +20,7 @@ from captioner.sureness import choose_threshold
 from captioner.telling import Telling
 from captioner.text import Vocabulary
 from captioner.training.features import BATCH, encoded
+from captioner.training.step import finite
 
 
 def validate(
@@ -39,7 +40,8 @@ def validate(
     parts = encoded(model, images, precision=precision) if features is None else torch.split(features, BATCH)
     with telling.bar(len(images), "picture", "validating") as bar:
         for batch in parts:
-            captions = caption_features(network_of(model), batch.to(device).float(), vocabulary, search)
+            with finite():
+                captions = caption_features(network_of(model), batch.to(device).float(), vocabulary, search)
             texts += [caption.text for caption in captions]
             bar.update(len(batch))
     return evaluate(images, texts), texts
@@ -50,8 +52,9 @@ def choose_search(
     images: Sequence[CaptionedImage],
     fixed: Mapping[str, Any],
     telling: Telling,
-) -> ModelFile:
-    """Tries searches on the images, all with the same `fixed` fields; the file with the best one and its scores.
+) -> tuple[ModelFile, bool]:
+    """Tries searches on the images, all with the same `fixed` fields; the file with the best one and its scores, and
+    whether its captions are sound: not those of a degenerate model.
 
     The best has the greatest sum of BLEU-4 and CIDEr-D: by CIDEr-D alone, a length penalty bought half a point of it
     for more than half a point of BLEU-4 (measured: see docs/experiments.md). Searched in float32, so
@@ -81,7 +84,9 @@ def choose_search(
     sureness = choose_threshold([caption.word_probability for caption in found[best]], results[best].image_ciders)
     telling.say(f"The model is {sureness.describe()}.")
     scores = {"val": results[best].summary(), "sureness": asdict(sureness)}
-    return replace(file, search=best, provenance={**file.provenance, **scores})
+    if results[best].complaint:
+        telling.say(results[best].complaint)
+    return replace(file, search=best, provenance={**file.provenance, **scores}), not results[best].complaint
 
 
 def _searches(model: CaptionModel, search: SearchOptions) -> Iterator[SearchOptions]:

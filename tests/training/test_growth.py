@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from captioner.checkpoint import ModelFile
 from captioner.model import CaptionModel, ModelOptions
-from captioner.options import DecoderOptions, EncoderOptions, ImageOptions
+from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions
 from captioner.text import SPECIAL_WORDS, Vocabulary
-from captioner.training.growth import grow_model, grow_vocabulary, usual_min_count
+from captioner.training.growth import grow_model, grow_vocabulary, in_order, usual_min_count
 
 WORDS = ("a", "dog", "runs", "the", "grass", "on", "two", "birds", "sit", "in")
 
@@ -68,3 +69,18 @@ def test_the_usual_min_count_grows_with_the_set():
     counts = [usual_min_count(captions) for captions in (1, 300, 501, 1500, 6_000, 30_000, 600_000)]
     assert counts == sorted(counts)
     assert (counts[0], counts[-2], counts[-1]) == (1, 5, 5)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_words_in_another_order_mean_the_same(tied):
+    """A teacher that numbers the words otherwise gives each word the logit it gave before, in both directions."""
+    model, words = small(tied=tied, reverse=True), Vocabulary([*SPECIAL_WORDS, *WORDS])
+    turned = Vocabulary([*SPECIAL_WORDS, *reversed(WORDS)])
+    features = model.encode(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8))
+    said = [words.encode(["two", "birds", "sit"]), turned.encode(["two", "birds", "sit"])]
+    before = [part(features, torch.tensor([[said[0]]] * 2))[0] for part in (model.decoder, model.reverse)]
+    same = in_order(ModelFile(model, words, SearchOptions(), {}), turned)
+    assert same.vocabulary.words == turned.words
+    places = torch.tensor([words.words.index(word) for word in turned.words])
+    for part, logits in zip((same.model.decoder, same.model.reverse), before, strict=True):
+        torch.testing.assert_close(part(features, torch.tensor([[said[1]]] * 2))[0], logits[..., places])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from captioner.card import read_header
 from captioner.checkpoint import BUNDLED_MODELS, load_model
-from captioner.datasets import load_dataset
+from captioner.datasets import load_dataset, load_datasets
 from captioner.errors import ModelFileError, OptionError
 from captioner.options import MODELS
 from captioner.options import PRESETS as PRESET_NAMES
@@ -40,11 +40,12 @@ def train_preset(data, output, *, given=None, resume=False, checked=None):
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_presets_are_made_of_options_that_exist(preset, small_file):
-    """Each stage's options resolve; all but the first go on from a model."""
-    first, *others = PRESETS[preset]
-    options = resolve_options(first.options, kind="flickr8k", start=None)
-    assert options.training.objective == "likelihood"
-    for stage in others:
+    """Each stage's options resolve; all but the first, and those that say so, go on from a model."""
+    for stage in PRESETS[preset]:
+        if stage is PRESETS[preset][0] or stage.start is None:
+            options = resolve_options(stage.options, kind="flickr8k", start=None)
+            assert options.training.objective == "likelihood"
+            continue
         for name, values in stage.options.items():
             assert name in ("training", "decoder", "search")
             resolve_options({name: values}, kind="flickr8k", start=small_file)
@@ -111,6 +112,31 @@ def test_a_stage_goes_on_from_an_earlier_one_and_has_teachers(drawings, tmp_path
     assert torch.equal(weights[0], weights[2])  # nothing moved: it started from the first
     assert not torch.equal(weights[1], weights[2])
     assert [origin["training"]["seed"] for origin in taught.provenance["teachers"]] == [1, 2]
+
+
+def test_stages_may_learn_the_first_data_set_and_then_all(drawings, tmp_path, monkeypatch):
+    """The vocabulary grows with the second one; a teacher that began with nothing numbers the same words otherwise."""
+    other = tmp_path / "other"
+    shutil.copytree(drawings, other)
+    captions = (other / "captions.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    said = [captions[0], *(line.replace(",", ",a zebra and ", 1) for line in captions[1:])]
+    (other / "captions.csv").write_text("".join(said), encoding="utf-8")
+    once_more = {"training": {"epochs": 1, "workers": 0, "min_count": 1}}
+    stages = (
+        Stage("1-first", SMALL, first_set_alone=True),
+        Stage("2-other", SMALL, start=None),
+        Stage("3-both", once_more, start="1-first", teachers=("2-other",)),
+    )
+    monkeypatch.setitem(PRESETS, "small", stages)
+    train_preset(load_datasets([drawings, other]), tmp_path / "run")
+    first, apart, both = (read_header(tmp_path / "run" / f"{stage.name}.safetensors") for stage in stages)
+    assert list(first["provenance"]["data_sets"]) == [drawings.name]
+    assert len(both["provenance"]["data_sets"]) == len(apart["provenance"]["data_sets"]) == 2
+    assert "zebra" not in first["vocabulary"]
+    assert "zebra" in both["vocabulary"]
+    assert both["vocabulary"][: len(first["vocabulary"])] == first["vocabulary"]
+    assert sorted(apart["vocabulary"]) == sorted(both["vocabulary"])
+    assert apart["provenance"]["starting_weights"] == "none encoder"
 
 
 def test_a_stage_of_two_runs_leaves_the_mean_of_their_weights(drawings, tmp_path, monkeypatch):
