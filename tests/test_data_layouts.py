@@ -8,14 +8,12 @@ import sys
 import unicodedata
 import zipfile
 import zlib
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from captioner import cli
-from captioner.checkpoint import save_model
 from captioner.datasets import LAYOUTS, Dataset, check_dataset, load_dataset
 from captioner.datasets.results import match_results
 from captioner.errors import DataError
@@ -28,7 +26,6 @@ from captioner.formats import (
     text_sidecars,
     xmp_sidecars,
 )
-from captioner.text import END
 from tests.test_datasets import captions, kinds, picture, splits, write
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +65,11 @@ WRITERS = {
     "jsonl": lambda said: {"captions.jsonl": as_lines(json_lines({"image": n, "caption": c} for n, c in said))},
     "coco": lambda said: {"captions.json": coco_results(said)},
     "predictions": lambda said: {"captions.json": results_of_ids(said)},
+    "per-image": lambda said: {
+        "captions.jsonl": as_lines(
+            json_lines({"image_id": n, "caption": c, "references": [DOG], "scores": {}} for n, c in said)
+        )
+    },
     "text files": lambda said: dict(text_sidecars(said)),
     "xmp": lambda said: dict(xmp_sidecars(said)),
 }
@@ -101,22 +103,42 @@ def test_what_we_write_we_read(tmp_path, form, before):
 
 
 @pytest.mark.parametrize("file", ["captions.csv", "captions.jsonl", "captions.json", "captions.tsv", "captions.txt"])
-def test_caption_my_photos_and_train(tmp_path, small_file, capsys, monkeypatch, file):
+def test_caption_my_photos_and_train(tmp_path, talkative, capsys, monkeypatch, file):
     """`caption my-photos --format F > my-photos/captions.F` makes a data set of the folder, whatever F is."""
-    model = deepcopy(small_file)
-    model.model.decoder.output.bias.data[END] -= 5
-    save_model(tmp_path / "small.safetensors", model)
     root = folder_of(tmp_path / "my-photos", "a.png", "B.PNG", "deep/c.png")
     monkeypatch.chdir(tmp_path)
     form = {"csv": "csv", "jsonl": "json", "json": "coco"}.get(file.rpartition(".")[2], "text")
     capsys.readouterr()
-    assert cli.main(["caption", "my-photos", "--format", form, "--model", "small.safetensors"]) == 0
+    assert cli.main(["caption", "my-photos", "--format", form, "--model", talkative]) == 0
     write(root / file, capsys.readouterr().out)
     dataset = check_dataset(load_dataset("my-photos"))
     assert {str(image.source) for image in dataset.images} == {f"my-photos/{name}" for name in ("a.png", "B.PNG", "deep/c.png")}  # fmt: skip
     assert all(len(image.captions) == 1 for image in dataset.images)
     if form == "coco":  # and as results for that same data set
         assert len(match_results(root / file, read_results(root / file), dataset.images)) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--sidecars", "txt"], ["captions from .txt files beside the pictures"]),
+        (["--sidecars", "xmp"], ["captions from .xmp files beside the pictures"]),
+        # A BMP has no place for a caption.
+        (["--write"], ["captions from .xmp files beside the pictures", "captions from inside the pictures"]),
+    ],
+)
+def test_caption_into_and_beside_photos_and_train(tmp_path, talkative, capsys, options, told):
+    """What `caption` leaves in a folder, beside the photos or inside them, makes a data set of it."""
+    if "--write" in options and not shutil.which("exiftool"):
+        pytest.skip("exiftool is not installed")
+    root = folder_of(tmp_path / "my-photos", "a.png")
+    for name, colour in {"b.jpg": "red", "deep/c.webp": "blue", "deep/d.bmp": "green"}.items():
+        (root / "deep").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), colour).save(root / name)
+    assert cli.main(["caption", str(root), *options, "--model", talkative]) == 0
+    dataset = check_dataset(load_dataset(root))
+    assert sorted(image.name for image in dataset.images) == ["a.png", "b.jpg", "deep/c.webp", "deep/d.bmp"]
+    assert [line.strip() for line in dataset.describe().splitlines() if "captions from" in line] == told
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "coco", "txt", "xmp"])
@@ -308,7 +330,7 @@ def test_capitals_of_the_known_data_sets(tmp_path):
     write(coco / "Annotations" / "CAPTIONS_train2017.JSON", json.dumps(content))
     folder_of(flickr / "IMAGES", "a.jpg", "b.jpg")
     write(flickr / "flickr8k.TOKEN.txt", f"a.jpg#0\t{DOG}\nb.jpg#0\t{CAT}\n")
-    write(flickr / "flickr_8k.trainimages.txt", "a.jpg\n")
+    write(flickr / "flickr_8k.trainimages.txt", "A.JPG\n")
     write(flickr / "Flickr_8K.devImages.txt", "b.jpg\n")
     assert saying(load_dataset(coco)) == {"1.png": (DOG,)}
     assert splits(check_dataset(load_dataset(flickr))) == {"a.jpg": "train", "b.jpg": "val"}

@@ -55,8 +55,13 @@ LAYOUTS: tuple[tuple[Callable[[Path], Dataset | None], dict[str, str]], ...] = (
             "parquet": "train-00000-of-00001.parquet ..., with the images in it (image, caption or text)",
         },
     ),
-    (sidecars.read, {"sidecars": "photo.txt, photo.caption or photo.jpg.xmp beside photo.jpg"}),
-    (sidecars.read_embedded, {"inside": "the description in each photo's own metadata (XMP)"}),
+    (
+        sidecars.read,
+        {
+            "sidecars": "photo.txt, photo.caption or photo.jpg.xmp beside photo.jpg",
+            "inside": "the description in each photo's own metadata (XMP)",
+        },
+    ),
 )
 """Who reads a data set: the first that knows it; and how what it reads is called, and looks."""
 

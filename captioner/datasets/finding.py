@@ -1,13 +1,13 @@
 """Where caption files and pictures lie: names as they are written, and as they have become on their ways."""
 
 import os
-import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from captioner.datasets.dataset import UNCAPTIONED, Draft
+from captioner.datasets.ids import finder
 from captioner.errors import DataError
 from captioner.formats.rows import Problem
 from captioner.pictures import SUFFIXES
@@ -19,7 +19,6 @@ _PICTURE_FOLDERS = (
     *("train2017", "val2017", "train2014", "val2014"),
     *("images/train2017", "images/val2017", "images/train2014", "images/val2014"),
 )
-_NUMBER = re.compile(r"(?:coco_[a-z]+\d{4}_)?(\d{1,19})")
 
 
 def picture_folders(*roots: Path, first: str = "") -> list[Path]:
@@ -84,27 +83,16 @@ def find_own(root: Path, name: str, folders: Sequence[Path]) -> Path:
     path = find_picture(folders, name)
     if "/" in name or os.path.exists(path):
         return path
-    called = _called(root, root.stat().st_mtime_ns)
-    fitting = next((called[key] for key in _keys(travelled(name)) if key in called), [])
-    return fitting[0] if len(fitting) == 1 else path
+    pictures, find = _pictures(root, root.stat().st_mtime_ns)
+    fitting = find(name)
+    return pictures[fitting[0]] if len(fitting) == 1 else path
 
 
 @lru_cache(maxsize=2)
-def _called(root: Path, changed: int) -> dict[str, list[Path]]:
-    """The pictures in a folder and below, by all that they may be called without the way to them."""
-    found: dict[str, list[Path]] = {}
-    for name, paths in _files(root, changed).items():
-        path = PurePosixPath(name)
-        if path.suffix in SUFFIXES:
-            for key in (path.name, *_keys(path.stem)[1:]):
-                found.setdefault(key, []).extend(paths)
-    return found
-
-
-def _keys(name: str) -> list[str]:
-    """What a name may stand for, the likeliest first: itself, a name without its ending, COCO's number."""
-    match = _NUMBER.fullmatch(name)
-    return [name, f"{name}.*", *([f"number {int(match[1])}"] if match else [])]
+def _pictures(root: Path, changed: int) -> tuple[list[Path], Callable[[str], list[int]]]:
+    """The pictures in a folder and below, and what finds their places by what they may be called."""
+    files = [path for paths in _files(root, changed).values() for path in paths if path.suffix.lower() in SUFFIXES]
+    return files, finder([[path.relative_to(root).as_posix()] for path in files])
 
 
 def _below(folder: Path, name: str) -> str:

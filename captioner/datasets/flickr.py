@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captioner.datasets.dataset import Dataset, Draft, finish, gather
-from captioner.datasets.finding import find_picture, named, only, picture_folders, uncaptioned
+from captioner.datasets.finding import find_picture, named, only, picture_folders, travelled, uncaptioned
 from captioner.datasets.table import HELD_OUT
 from captioner.formats.rows import MALFORMED, SPLITS, Problem, Row, picture_name, read_text
 from captioner.formats.tables import read_csv
@@ -55,6 +55,8 @@ def read(path: Path) -> Dataset | None:
         for draft in drafts.values():
             draft.splits = {"train"}
         return finish(kind, path, drafts, [*problems, *uncaptioned(root, drafts)], held_out=HELD_OUT, author="people")
+    names = {travelled(name): name for name in drafts}
+    splits = {name if name in drafts else names.get(travelled(name), name): of for name, of in splits.items()}
     for name in splits.keys() - drafts.keys():
         drafts[name] = Draft(name, find_picture(folders, name))
     listed = {name: draft for name, draft in drafts.items() if name in splits}

@@ -1,14 +1,12 @@
 """Photos with captions in files beside them (`photo.txt`, `photo.caption`, `photo.jpg.xmp`), or inside them."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from captioner.datasets.dataset import Dataset, gather
 from captioner.datasets.finding import travelled, uncaptioned
 from captioner.datasets.table import finish_own
 from captioner.errors import DataError
-from captioner.formats import read_embedded as read_metadata
-from captioner.formats import read_sidecar, sidecar_names
+from captioner.formats import read_embedded, read_sidecar, sidecar_names
 from captioner.formats.rows import MALFORMED, Problem, Row
 from captioner.pictures import find_images
 
@@ -18,59 +16,61 @@ _LOOKED_AT = 64
 
 
 def read(path: Path) -> Dataset | None:
-    """The data set in a folder, at any depth; None where no photo has a caption beside it."""
-    photos, problems = _photos(path)
-    found: dict[Path, Path] = {}
-    beside: dict[Path, dict[str, list[str]]] = {}
-    for photo in photos:
-        if photo.parent not in beside:
-            names: dict[str, list[str]] = {}
-            for file in photo.parent.iterdir():
-                names.setdefault(travelled(file.name), []).append(file.name)
-            beside[photo.parent] = names
-        if name := _sidecar(photo.name, beside[photo.parent]):
-            found[photo] = photo.parent / name
-    rows: list[Row | Problem] = []
-    for photo, sidecar in found.items():
-        try:
-            rows += [Row(photo.relative_to(path).as_posix(), caption) for caption in read_sidecar(sidecar)]
-        except DataError as error:
-            rows.append(Problem(MALFORMED, f"{sidecar.relative_to(path)} ({str(error).rstrip('.')})"))
-    kinds = sorted({sidecar.suffix.lower() for sidecar in found.values()})
-    note = f"captions from {' and '.join(kinds)} files beside the pictures"
-    return _dataset("sidecars", path, [*problems, *rows], note)
-
-
-def read_embedded(path: Path) -> Dataset | None:
-    """The data set in a folder, at any depth; None where no photo has a caption in its own metadata."""
-    photos, problems = _photos(path)
-    if not any(map(_inside, photos[:: max(1, len(photos) // _LOOKED_AT)])):
+    """The data set in a folder, at any depth; None where no photo has a caption beside it or inside."""
+    if path.is_file():
         return None
-    rows = (Row(photo.relative_to(path).as_posix(), caption) for photo in photos for caption in _inside(photo))
-    return _dataset("inside", path, [*problems, *rows], "captions from inside the pictures")
+    rows: list[Row | Problem] = []
+    photos = find_images(path, unreadable=lambda error: rows.append(Problem(UNLISTED, error.subject)))
+    beside = _beside(photos)
+    kinds: set[str] = set()
+    bare: list[Path] = []
+    for photo in photos:
+        try:
+            captions = read_sidecar(beside[photo]) if photo in beside else []
+        except DataError as error:
+            rows.append(Problem(MALFORMED, f"{beside[photo].relative_to(path)} ({str(error).rstrip('.')})"))
+            continue
+        if captions:
+            kinds.add(beside[photo].suffix.lower())
+            rows += _rows(path, photo, captions)
+        else:
+            bare.append(photo)
+    inside: list[Row] = []
+    if any(map(_inside, bare[:: max(1, len(bare) // _LOOKED_AT)])):
+        inside = [row for photo in bare for row in _rows(path, photo, _inside(photo))]
+    if not kinds and not inside:
+        return None
+    drafts, problems = gather([*rows, *inside], lambda row: path / row.name)
+    notes = [f"captions from {' and '.join(sorted(kinds))} files beside the pictures"] if kinds else []
+    notes += ["captions from inside the pictures"] if inside else []
+    kind = "sidecars" if kinds else "inside"
+    return finish_own(kind, path, drafts, [*problems, *uncaptioned(path, drafts)], notes)
+
+
+def _rows(root: Path, photo: Path, captions: list[str]) -> list[Row]:
+    return [Row(photo.relative_to(root).as_posix(), caption) for caption in captions]
 
 
 def _inside(photo: Path) -> list[str]:
     try:
-        return read_metadata(photo)
+        return read_embedded(photo)
     except DataError:  # the data check says what is wrong with it
         return []
 
 
-def _photos(path: Path) -> tuple[list[Path], list[Problem]]:
-    """The photos in a folder, at any depth, and what could not be listed; none where it is a file."""
-    problems: list[Problem] = []
-    if path.is_file():
-        return [], problems
-    photos = find_images(path, unreadable=lambda error: problems.append(Problem(UNLISTED, error.subject)))
-    return photos, problems
-
-
-def _dataset(kind: str, path: Path, rows: Iterable[Row | Problem], note: str) -> Dataset | None:
-    if not any(isinstance(row, Row) for row in rows):
-        return None
-    drafts, problems = gather(rows, lambda row: path / row.name)
-    return finish_own(kind, path, drafts, [*problems, *uncaptioned(path, drafts)], [note])
+def _beside(photos: list[Path]) -> dict[Path, Path]:
+    """The sidecars of the photos that have one."""
+    found: dict[Path, Path] = {}
+    folders: dict[Path, dict[str, list[str]]] = {}
+    for photo in photos:
+        if photo.parent not in folders:
+            names: dict[str, list[str]] = {}
+            for file in photo.parent.iterdir():
+                names.setdefault(travelled(file.name), []).append(file.name)
+            folders[photo.parent] = names
+        if name := _sidecar(photo.name, folders[photo.parent]):
+            found[photo] = photo.parent / name
+    return found
 
 
 def _sidecar(photo: str, names: dict[str, list[str]]) -> str | None:

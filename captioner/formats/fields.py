@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from captioner.errors import DataError
@@ -32,7 +33,7 @@ def rows_of(fields: Any) -> Iterator[Row]:
     """The rows, one a caption, of a row's fields by their keys; raises DataError, which says what is wrong with it."""
     if not isinstance(fields, dict):
         raise DataError("not an object with `image` and `caption`")
-    image, texts = picture_key(fields), caption_keys(list(fields))
+    image, texts, split_key, author_key = _keys(tuple(fields))
     if image is None or not texts:
         raise DataError(f"it has {listed(fields)}: the keys must be {WANTED}")
     picture = _name(fields[image], numbers=_plain(image) == "imageid")
@@ -41,14 +42,21 @@ def rows_of(fields: Any) -> Iterator[Row]:
     captions = [text for key in texts for text in _texts(fields[key])]
     if not captions:
         raise DataError(f"no {texts[0]}")
-    named = {_plain(key): value for key, value in fields.items()}
-    split = named.get("split")
+    split = fields.get(split_key)
     if not isinstance(split, str | None):
         raise DataError("the split is no text")
     split = split_name(split) if split and split.strip() else ""
-    author = plain_text(named.get("captionsby"))
+    author = plain_text(fields.get(author_key))
+    keys = (image, texts[0], "split") if split else (image, texts[0])
     for caption in captions:
-        yield Row(picture, caption, split, author, keys=(image, texts[0], *(["split"] if split else [])))
+        yield Row(picture, caption, split, author, keys)
+
+
+@lru_cache(maxsize=64)  # the rows of a file have the same keys
+def _keys(keys: tuple[str, ...]) -> tuple[str | None, list[str], str, str]:
+    """The keys of the picture, the captions, the split and the author among these; the last two may be absent."""
+    plain = {_plain(key): key for key in keys}
+    return picture_key(keys), caption_keys(keys), plain.get("split", "split"), plain.get("captionsby", "captions_by")
 
 
 def lacking(fields: Mapping[str, Any], *wanted: str) -> str:
