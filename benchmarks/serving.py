@@ -51,7 +51,7 @@ def serve(model: str, batch: int) -> None:
 
 def start(model: str, batch: int) -> tuple[subprocess.Popen[str], str]:
     """A server as a process, and its address."""
-    command = [sys.executable, __file__, "--serve", str(batch), "--model", model, "."]
+    command = [sys.executable, "-m", "benchmarks.serving", "--serve", str(batch), "--model", model, "."]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline().split()[3]

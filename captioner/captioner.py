@@ -1,5 +1,6 @@
 """Captioner: what a user holds. Load a model once, then call it on pictures."""
 
+import contextlib
 import copy
 import itertools
 import os
@@ -15,7 +16,7 @@ from captioner.captions import Caption, Captioned, Explanation
 from captioner.card import ModelCard, read_card
 from captioner.checkpoint import ModelFile, model_path, restore
 from captioner.device import pick_precision, prepare
-from captioner.errors import CaptionerError, ImageError, OptionError
+from captioner.errors import CaptionerError, ImageError, ModelFileError, OptionError
 from captioner.generation import Network, caption_features, explain_features
 from captioner.network import fused
 from captioner.options import MODELS, ImageOptions, SearchOptions, merged
@@ -51,6 +52,7 @@ class Captioner:
         """For whoever has a network already; `load` and `of` make one."""
         self.card, self.image, self.search = card, card.image, card.search
         self.network, self.vocabulary = network, Vocabulary(card.vocabulary)
+        self._called = card.name
         self._lock = threading.Lock()
 
     @classmethod
@@ -77,6 +79,7 @@ class Captioner:
         path = model_path(model)
         card = read_card(path, name=path.name if path == Path(model) else f"the bundled model {model}")
         captioner = cls(fused(restore(path, card, place).model, kind), card)
+        captioner._called = str(path) if path == Path(model) else card.name
         return captioner if image is None else captioner.with_(image=image)
 
     @classmethod
@@ -135,7 +138,8 @@ class Captioner:
         """One picture in, one Caption out; a list of pictures in, a list of Captions out.
 
         A picture is a path, the bytes of a file, a PIL image or a NumPy array (see `pictures.read_image`). `search`
-        defaults to what the model file carries. Raises ImageError for a picture that cannot be read.
+        defaults to what the model file carries. Raises ImageError for a picture that cannot be read, and ModelFileError
+        where the model's weights give no finite probabilities.
         """
         if not isinstance(images, list | tuple):
             return self.caption_pixels([self.read(cast(ImageSource, images))], search=search)[0]
@@ -223,7 +227,7 @@ class Captioner:
         self, pixels: Tensor, *, search: SearchOptions | None = None, progress: Callable[[str], None] | None = None
     ) -> Explanation:
         """`explain` for a picture that `look` or `read` prepared."""
-        with self._lock:
+        with self._lock, self._named():
             features = self.network.encode([pixels])
             return explain_features(self.network, features, self.vocabulary, search or self.search, progress=progress)
 
@@ -231,9 +235,17 @@ class Captioner:
         """Pictures that `look` or `read` prepared, as one batch -> their captions. The caller chooses its size."""
         if not pixels:
             return []
-        with self._lock:
+        with self._lock, self._named():
             features = self.network.encode(pixels)
             return caption_features(self.network, features, self.vocabulary, search or self.search)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Has what is wrong with the model say which one it is."""
+        try:
+            yield
+        except ModelFileError as error:
+            raise ModelFileError(self._called, error.reason, error.remedy) from error
 
 
 def pick_captioner(captioners: Mapping[str, Captioner], name: object) -> Captioner:

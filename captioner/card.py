@@ -66,7 +66,7 @@ def read_header(path: Path) -> dict[str, Any]:
         with safe_open(path, "np") as file:
             text = (file.metadata() or {})[HEADER]
     except (SafetensorError, OSError, KeyError) as error:
-        raise ModelFileError(f"{path} is not a captioner model file: choose one that train.py wrote.") from error
+        raise ModelFileError(f"{path} is not a captioner model file: choose one that training wrote.") from error
     try:
         header = parse_header(text)
         if header["format"] <= FORMAT:

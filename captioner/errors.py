@@ -2,7 +2,7 @@
 
     CaptionerError
     ├── OptionError       an option has a value it cannot have, or options do not go together
-    ├── ImageError        a picture cannot be read
+    ├── ImageError        a picture cannot be read, or not written to
     ├── ArchiveError      a zip of pictures, or an entry of it, cannot be used
     ├── VideoError        a clip cannot be read, or not to its end
     ├── DataError         a data set cannot be recognised, or has problems
@@ -53,7 +53,7 @@ class OptionError(CaptionerError):
 
 
 class ImageError(CaptionerError):
-    """A picture cannot be read."""
+    """A picture cannot be read, or not written to."""
 
 
 class ArchiveError(CaptionerError):

@@ -55,7 +55,7 @@ class Network(Protocol):
 def caption_features(network: Network, features: Any, vocabulary: Vocabulary, options: SearchOptions) -> list[Caption]:
     """The features of B images -> one caption for each, with its alternatives.
 
-    Raises OptionError where `options.rerank` asks for a decoder that the network does not have, and CaptionerError
+    Raises OptionError where `options.rerank` asks for a decoder that the network does not have, and ModelFileError
     where its probabilities are not finite.
     """
     return [_caption(hypotheses, vocabulary) for hypotheses in _search(network, features, options)]

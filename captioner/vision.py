@@ -90,7 +90,7 @@ def stacked(load: Callable[[Item], list[Tensor]], items: Iterable[Item], workers
         return
     # Threads, since Pillow lets others run while it decodes: forked processes would keep a copy of every page of a
     # training run's memory that changes after the fork, and double it. What they read is stacked outside of them, since
-    # a thread that calls torch gets helpers of its own (see images.square_pixels).
+    # a thread that calls torch gets helpers of its own (see pictures.square_pixels).
     pool = ThreadPoolExecutor(workers)
     try:
         ahead: deque[Future[list[Tensor]]] = deque()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +102,16 @@ def model(small_file: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> st
     """Where that model lies as a file."""
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
     save_model(path, small_file)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def talkative(small_file: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the small model lies as a file, with the end of a sentence made so improbable that it says something."""
+    file = deepcopy(small_file)
+    file.model.decoder.output.bias.data[END] -= 5
+    path = tmp_path_factory.mktemp("model") / "talkative.safetensors"
+    save_model(path, file)
     return str(path)
 
 

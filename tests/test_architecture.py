@@ -43,6 +43,7 @@ ONLY_IN = {
     "torchvision": "encoder",
     "av": "video",
     "httpx": "download",
+    "pyarrow": "formats",
 }
 TORCHLESS = {
     "errors",

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from captioner.card import read_header
 from captioner.checkpoint import load_model, save_model
 from captioner.datasets import load_dataset
 from captioner.options import MODELS
-from captioner.text import END
 from tests.hostile import write_hostile_files
 from tests.test_pictures import locked
 
@@ -27,16 +25,6 @@ def both_ways(both_ways_file, tmp_path_factory):
     """Where a model with two decoders lies as a file."""
     path = tmp_path_factory.mktemp("model") / "both.safetensors"
     save_model(path, both_ways_file)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def talkative(small_file, tmp_path_factory):
-    """Where the small model lies as a file, with the end of a sentence made so improbable that it says something."""
-    file = deepcopy(small_file)
-    file.model.decoder.output.bias.data[END] -= 5
-    path = tmp_path_factory.mktemp("model") / "talkative.safetensors"
-    save_model(path, file)
     return str(path)
 
 

@@ -247,12 +247,12 @@ def test_json_lines_name_the_keys_they_have(tmp_path):
     picture(tmp_path / "a.png")
     write(
         tmp_path / "captions.jsonl",
-        '{"path": "a.png", "caption": "A dog."}\n{"file_name": "b.png", "text": "A cat."}\n',
+        '{"path": "a.png", "caption": "A dog."}\n{"url": "b.png", "text": "A cat."}\n',
     )
     dataset = load_dataset(tmp_path)
     assert dataset.images[0].captions == ("A dog.",)
     assert kinds(dataset)["malformed row"] == [
-        "captions.jsonl, line 2 (it has file_name, text: the keys must be image and caption)"
+        "captions.jsonl, line 2 (it has url, text: the keys must be image (or file_name, path) and caption (or text))"
     ]
 
 
@@ -352,9 +352,11 @@ def test_coco_entries_that_make_no_sense_are_malformed_rows(tmp_path):
         picture(tmp_path / "train2014" / f"{number:012}.png")
     clean = cleaned(load_dataset(tmp_path))
     file = "captions_train2014.json"
-    assert kinds(clean)["malformed row"] == [f"{file}, images[{i}]" for i in range(2, 7)] + [
+    malformed = kinds(clean)["malformed row"]
+    assert [name.split(" (")[0] for name in malformed] == [f"{file}, images[{i}]" for i in range(2, 7)] + [
         f"{file}, annotations[{i}]" for i in range(2, 6)
     ]
+    assert malformed[1] == f"{file}, images[3] (it has id: the keys must be id and file_name)"
     assert kinds(clean)["picture without captions"] == ["train2014/silent.png"]
     assert len(kinds(clean)["missing picture"]) == 2
     assert len(clean.images) == 2
@@ -397,7 +399,9 @@ def test_karpathy_of_flickr_and_its_malformed_entries(tmp_path):
     for name in "abc":
         picture(tmp_path / "Flicker8k_Dataset" / f"{name}.png")
     write(tmp_path / "dataset_flickr8k.json", json.dumps({"images": entries}))
-    assert kinds(cleaned(load_dataset(tmp_path))) == {
+    found = kinds(cleaned(load_dataset(tmp_path)))
+    found["malformed row"] = [name.split(" (")[0] for name in found["malformed row"]]
+    assert found == {
         "malformed row": [f"dataset_flickr8k.json, images[{index}]" for index in (4, 5, 6, 7, 9, 10, 11)],
         "picture without captions": ["e.png"],
         "picture in two splits": ["b.png"],
@@ -545,6 +549,21 @@ def test_the_same_bytes_in_two_splits_stay_where_they_are_scored(tmp_path):
         ]
     }
     assert check_dataset(dataset, splits=["test"]) is dataset
+
+
+def test_copies_that_our_own_holding_out_parted_stop_nobody(tmp_path):
+    """Photo folders hold copies; where nobody said a split, those of a validating picture are told and left out."""
+    names = [f"{number}.png" for number in range(20)]
+    for name in names:
+        picture(tmp_path / name, 7)
+    dataset = table(tmp_path, "image,caption\n" + "".join(f"{name},Dog.\n" for name in names))
+    said: list[str] = []
+    clean = check_dataset(dataset, telling=Telling(said.append, bars=False))
+    assert set(splits(clean).values()) == {"val"}
+    assert "same picture under two names" in said[0]
+    picture(tmp_path / "21.png")
+    with pytest.raises(DataError, match="picture without captions"):
+        check_dataset(load_dataset(tmp_path))
 
 
 def test_only_the_splits_asked_for_are_opened(tmp_path):

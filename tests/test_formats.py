@@ -27,7 +27,7 @@ from captioner.formats import (
     csv_lines,
     json_lines,
     read_csv,
-    read_jsonl,
+    read_json_rows,
     text_sidecars,
     timestamp,
     to_srt,
@@ -119,7 +119,7 @@ def test_no_cell_is_a_formula(pictures):
 def test_every_json_line_is_read_back(tmp_path_factory, pictures):
     """The own-folder reader finds the same names and captions."""
     file = saved(tmp_path_factory.mktemp("jsonl") / "captions.jsonl", json_lines(objects(pictures)))
-    assert [row for row in read_jsonl(file) if isinstance(row, Row)] == rows(pictures)
+    assert [row for row in read_json_rows(file) if isinstance(row, Row)] == rows(pictures)
 
 
 def test_json_lines_say_how_sure_the_model_was():

@@ -7,15 +7,16 @@ pictures or clips failed, 2 wrong use. torch is imported by the command that nee
 import argparse
 from types import ModuleType
 
-from captioner.cli import caption, download, evaluate, model_files, serve, train, video
+from captioner.cli import caption, download, evaluate, model_files, runs, serve, train, video
 from captioner.cli.streams import guarded
 
 _RAW = argparse.RawDescriptionHelpFormatter
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m captioner", description="Captions photos and clips.")
+def main(arguments: list[str] | None = None, *, program: str = "captioner") -> int:
+    """Runs a command; returns the exit status. `program` is what its user typed to get here."""
+    parser = argparse.ArgumentParser(prog=program, description="Captions photos and clips.")
+    parser.set_defaults(program=program, page=f"{program} serve")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (caption, video, evaluate):
         command.add(commands)
@@ -23,16 +24,16 @@ def main(arguments: list[str] | None = None) -> int:
         described = commands.add_parser(name, help=what, description=door.__doc__, formatter_class=_RAW)
         door.add_options(described)
         described.set_defaults(run=door.run)
-    for command in (model_files, download):
+    for command in (runs, model_files, download):
         command.add(commands)
     return _answer(parser, arguments)
 
 
-def door(command: ModuleType, program: str, arguments: list[str] | None = None) -> int:
-    """Runs one command as a program of its own; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=program, description=command.__doc__, formatter_class=_RAW)
+def door(command: ModuleType, script: str, arguments: list[str] | None = None) -> int:
+    """Runs one command as a script of the source tree; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python {script}", description=command.__doc__, formatter_class=_RAW)
     command.add_options(parser)
-    parser.set_defaults(run=command.run)
+    parser.set_defaults(run=command.run, program="python -m captioner", page="python app.py")
     return _answer(parser, arguments)
 
 

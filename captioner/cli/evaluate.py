@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 
 _EXAMPLES = """examples:
-  python -m captioner evaluate data/flickr8k --html report.html
-  python -m captioner evaluate captions_val2017.json --results ours.json --compare theirs.json
+  %(prog)s data/flickr8k --html report.html
+  %(prog)s captions_val2017.json --results ours.json --compare theirs.json
 
-A results file is a JSON list of {"image_id": 391895, "caption": "a man on a bicycle"}; the id is COCO's number
-or, elsewhere, the file's name. Scoring it needs no pictures: DATA may be a caption file alone."""
+A results file is a JSON list of {"image_id": 391895, "caption": "a man on a bicycle"}, or the same as JSON lines
+or csv; the id is COCO's number or, elsewhere, the file's name. Scoring it needs no pictures: DATA may be a caption
+file alone."""
 _MOST_RESAMPLES = 100_000
 
 
@@ -87,6 +88,7 @@ def add(commands: Commands) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Scores the captions; 2 where a file could not be written, after everything else is done."""
     _check(chosen)
+    from captioner.datasets.results import ids_of
     from captioner.evaluation import compare, compare_with_people, evaluate
     from captioner.formats import results_of_ids
     from captioner.report.scores import Comparison, Report, table, to_dict, warnings
@@ -97,7 +99,10 @@ def run(chosen: argparse.Namespace) -> int:
     images, results = _match(chosen, data, split, entries, check_pictures=captioner is not None)
     ours = _caption(captioner, images) if captioner else results[chosen.results]
     # Before anything else can go wrong: captioning may have taken an hour.
-    written = _write(chosen.predictions, lambda: results_of_ids((image.image_id, ours[image.name]) for image in images))
+    written = _write(
+        chosen.predictions,
+        lambda: results_of_ids(zip(ids_of(images), (ours[image.name] for image in images), strict=True)),
+    )
 
     evaluation = evaluate(images, [ours[image.name] for image in images], also=also)
     report = Report(_facts(chosen, captioner, data, split, images), evaluation, chosen.resamples)

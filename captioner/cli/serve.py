@@ -1,8 +1,8 @@
 """Serve the page that captions your photos.
 
-python app.py                                  at http://127.0.0.1:7860, with the bundled models
-python app.py --model runs/a/best.safetensors  with a model of your own
-python app.py --host 0.0.0.0 --port 8000       for other machines too
+%(prog)s                                  at http://127.0.0.1:7860, with the bundled models
+%(prog)s --model runs/a/best.safetensors  with a model of your own
+%(prog)s --host 0.0.0.0 --port 8000       for other machines too
 """
 
 import argparse

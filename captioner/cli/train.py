@@ -1,13 +1,13 @@
 """Train a captioner.
 
-    python train.py shapes                        drawn pictures, no download, some minutes on a laptop
-    python train.py data/flickr8k                 Flickr8k, Flickr30k, COCO or a Karpathy split: recognised
-    python train.py my_photos                     a folder of pictures with captions.csv or captions.jsonl
-    python train.py data/flickr8k my_photos       several at once: one vocabulary, one model, scores for each
-    python train.py my_photos --start-from fast --fine-tune all        go on from the model that ships
-    python train.py data/flickr8k --output runs/a --resume             go on after a stop
-    python train.py data/flickr8k --preset flickr8k                    a recipe of several runs, one after the other
-    torchrun --nproc-per-node 4 train.py data/coco                     on four GPUs, each with a quarter of every batch
+    %(prog)s shapes                        drawn pictures, no download, some minutes on a laptop
+    %(prog)s data/flickr8k                 Flickr8k, Flickr30k, COCO or a Karpathy split: recognised
+    %(prog)s my_photos                     a folder of pictures with captions.csv or captions.jsonl
+    %(prog)s data/flickr8k my_photos       several at once: one vocabulary, one model, scores for each
+    %(prog)s my_photos --start-from fast --fine-tune all        go on from the model that ships
+    %(prog)s data/flickr8k --output runs/a --resume             go on after a stop
+    %(prog)s data/flickr8k --preset flickr8k                    a recipe of several runs, one after the other
+    torchrun --nproc-per-node 4 train.py data/coco       on four GPUs, each with a quarter of every batch
 
 A run lives in its --output folder: best.safetensors, last.safetensors, log.jsonl and resume.pt. A preset is several
 runs, each in a folder below.
@@ -80,7 +80,7 @@ def run(chosen: argparse.Namespace) -> int:
         if best is None:
             return 130
         if processes.leads:
-            OUT.say(f"Try it:\n  python app.py --model {best}\n  python -m captioner caption PHOTO --model {best}")
+            OUT.say(f"Try it:\n  {chosen.page} --model {best}\n  {chosen.program} caption PHOTO --model {best}")
     return 0
 
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
-from captioner.cli.caption import one_line
 from captioner.cli.parser import Commands, add_model
+from captioner.cli.places import one_line
 from captioner.errors import OptionError, VideoError
 from captioner.options import SearchOptions, VideoOptions, add_arguments, given
 

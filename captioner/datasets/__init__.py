@@ -2,14 +2,15 @@
 
     load_dataset(path) -> Dataset -> check_dataset -> Dataset -> .split("train") -> batches
 
-`dataset` says what a data set is; `coco`, `flickr` and `table` each read one family of files; `shapes` draws its own.
+`dataset` says what a data set is; `coco`, `flickr`, `table` and `sidecars` each read one family of files (`LAYOUTS`),
+`finding` knows where pictures lie; `shapes` draws its own.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from captioner.datasets import coco, flickr, table
+from captioner.datasets import coco, flickr, sidecars, table
 from captioner.datasets.check import check_dataset, summarise
 from captioner.datasets.dataset import ALL, CaptionedImage, Dataset, join
 from captioner.errors import DataError
@@ -29,15 +30,48 @@ __all__ = [
     "summarise",
 ]
 
-_UNDERSTOOD = """A data set is one of
-  COCO        annotations/captions_train2017.json beside train2017/, the same for val2017
-  Karpathy    dataset_coco.json, dataset_flickr8k.json or dataset_flickr30k.json beside the images
-  Flickr8k    Flickr8k.token.txt or captions.txt, Flickr_8k.trainImages.txt ..., images/
-  Flickr30k   results_20130124.token or results.csv, flickr30k_images/, train.txt ... if there are any
-  your own    captions.csv (or captions.jsonl) beside the images; for example
-                image,caption
-                dog.jpg,A dog runs across the grass.
-  shapes      the word itself: drawn pictures, nothing to download"""
+LAYOUTS: tuple[tuple[Callable[[Path], Dataset | None], dict[str, str]], ...] = (
+    (
+        coco.read,
+        {
+            "COCO": "annotations/captions_train2017.json beside train2017/, the same for val2017",
+            "Karpathy": "dataset_coco.json, dataset_flickr8k.json or dataset_flickr30k.json beside the images",
+        },
+    ),
+    (
+        flickr.read,
+        {
+            "Flickr8k": "Flickr8k.token.txt or captions.txt, Flickr_8k.trainImages.txt ..., images/",
+            "Flickr30k": "results_20130124.token or results.csv, flickr30k_images/, train.txt ... if there are any",
+        },
+    ),
+    (
+        table.read,
+        {
+            "your own": "captions.csv, .tsv, .json, .jsonl or .parquet beside the images; for example\n"
+            "                image,caption\n"
+            "                dog.jpg,A dog runs across the grass.",
+            "imagefolder": "metadata.csv, .jsonl or .parquet beside the images (file_name, text), in train/ ... or not",
+            "parquet": "train-00000-of-00001.parquet ..., with the images in it (image, caption or text)",
+        },
+    ),
+    (
+        sidecars.read,
+        {
+            "sidecars": "photo.txt, photo.caption or photo.jpg.xmp beside photo.jpg",
+            "inside": "the description in each photo's own metadata (XMP)",
+        },
+    ),
+)
+"""Who reads a data set: the first that knows it; and how what it reads is called, and looks."""
+
+_UNDERSTOOD = "\n".join(
+    [
+        "A data set is one of",
+        *(f"  {name:11} {looks}" for _, known in LAYOUTS for name, looks in known.items()),
+        "  shapes      the word itself: drawn pictures, nothing to download",
+    ]
+)
 
 
 def load_dataset(path: str | Path) -> Dataset:
@@ -54,10 +88,13 @@ def load_dataset(path: str | Path) -> Dataset:
     path = Path(path).expanduser()
     if not os.path.exists(path):  # pathlib raises for names longer than a file's may be
         raise DataError(f"There is nothing at {path}. {_UNDERSTOOD}")
-    for reader in (coco, flickr, table):
-        dataset = reader.read(path)
-        if dataset is not None:
-            return dataset
+    try:
+        for read, _ in LAYOUTS:
+            dataset = read(path)
+            if dataset is not None:
+                return dataset
+    except OSError as error:
+        raise DataError(f"{error.filename or path} cannot be read: {error.strerror or error}.") from None
     raise DataError(f"No captions were recognised at {path}. {_UNDERSTOOD}")
 
 

@@ -42,6 +42,7 @@ def check_dataset(
 
     Only the pictures of `splits` (default: all) are opened; those of other splits stay as they are. Byte-identical
     pictures of two of these splits stay in the later one of train, val, test: what is scored must not be trained on.
+    Where we held validation out ourselves, such copies are no fault of the data set: they are told and left out.
     Without `pictures`, for captions that are there already, none is opened.
 
     `verdicts` is a folder that keeps, from run to run, which pictures were whole: one is opened again only when its
@@ -58,7 +59,7 @@ def check_dataset(
     if not problems:
         return dataset
     found = counted(problems)
-    if not skip_bad:
+    if not skip_bad and not (dataset.held_out and {problem.kind for problem in problems} == {SAME_BYTES}):
         raise DataError(dataset.path, f"{found}\nCorrect them, or leave them out", field="skip_bad")
     kept = tuple(image for image in dataset.images if image.name not in bad)
     left = ", ".join(

@@ -11,37 +11,56 @@ import re
 from pathlib import Path
 from typing import Any
 
-from captioner.datasets.dataset import Dataset, Draft, find_picture, finish, only, picture_folders
+from captioner.datasets.dataset import Dataset, Draft, finish
+from captioner.datasets.finding import find_picture, named, only, picture_folders
+from captioner.datasets.ids import finder
 from captioner.errors import DataError
+from captioner.formats.fields import lacking, listed
 from captioner.formats.rows import MALFORMED, Problem, picture_name, plain_text, read_json, split_name
 
 KARPATHY_FILES = ("dataset_coco.json", "dataset_flickr8k.json", "dataset_flickr30k.json")
 HELD_OUT = 1 / 25  # of COCO's 118,287 training pictures: about as many as val2017 has
 
-_CAPTION_FILE = re.compile(r"captions_(train|val|test)(\d*)\.json")
+_CAPTION_FILE = re.compile(r"captions_(train|val|test)(\d*)\.json", re.IGNORECASE)
 
 
 def read(path: Path) -> Dataset | None:
     """The data set at `path`, a folder or one JSON file; None where it is neither COCO's nor Karpathy's."""
     if path.is_file():
-        if path.suffix.lower() != ".json":
+        content = _content(path) if path.suffix.lower() == ".json" else None
+        if not isinstance(content, dict) or not {"images", "annotations"} & content.keys():
             return None
-        content = read_json(path)
-        if isinstance(content, dict) and "images" in content and "annotations" not in content:
-            return _read_karpathy(path, path, content)
-        return _read_coco(path, {path: content})
-    karpathy = only([path / name for name in KARPATHY_FILES if (path / name).is_file()])
+        return _read_coco(path, {path: content}) if "annotations" in content else _read_karpathy(path, path, content)
+    karpathy = only([file for name in KARPATHY_FILES if (file := named(path, name))])
     if karpathy:
-        return _read_karpathy(path, karpathy, read_json(karpathy))
-    files = [file for folder in (path / "annotations", path) for file in sorted(folder.glob("captions_*.json"))]
+        return _read_karpathy(path, karpathy, _lowered(read_json(karpathy)))
+    folders = [folder for folder in (named(path, "annotations"), path) if folder and folder.is_dir()]
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix.lower() == ".json"]
     years = {file: match[2] for file in files if (match := _CAPTION_FILE.fullmatch(file.name))}
     if not years:
         return None
     newest = max(years.values())  # 2014 and 2017 are the same pictures under other names
-    chosen = [file for file, year in years.items() if year == newest]
-    unread = sorted(file.name for file in set(files) - set(chosen))
+    contents = {file: _lowered(read_json(file)) for file, year in years.items() if year == newest}
+    if all(isinstance(content, list) for content in contents.values()):
+        return None  # a list of one's own
+    unread = sorted(file.name for file in files if file not in contents and file.name.lower().startswith("captions_"))
     notes = [f"not read: {', '.join(unread)}"] if unread else []
-    return _read_coco(path, {file: read_json(file) for file in chosen}, notes)
+    return _read_coco(path, contents, notes)
+
+
+def _content(file: Path) -> Any:
+    """What a JSON file holds; None where it is none of COCO's, by its name, and no JSON as a whole."""
+    try:
+        return _lowered(read_json(file))
+    except DataError:
+        if _CAPTION_FILE.fullmatch(file.name) or file.name.lower() in KARPATHY_FILES:
+            raise
+        return None
+
+
+def _lowered(value: Any) -> Any:
+    """An object with its keys in small letters; anything else as it is."""
+    return {key.lower(): one for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def _read_coco(path: Path, contents: dict[Path, Any], notes: list[str] | None = None) -> Dataset:
@@ -51,7 +70,7 @@ def _read_coco(path: Path, contents: dict[Path, Any], notes: list[str] | None = 
     splits = {}
     for file in contents:
         match = _CAPTION_FILE.fullmatch(file.name)
-        splits[file] = match[1] if match else "train"
+        splits[file] = match[1].lower() if match else "train"
     held_out = 0.0
     if "test" not in splits.values() and "val" in splits.values():
         splits = {file: "test" if split == "val" else split for file, split in splits.items()}
@@ -66,23 +85,32 @@ def _read_coco(path: Path, contents: dict[Path, Any], notes: list[str] | None = 
 def _gather(file: Path, content: Any, split: str, drafts: dict[str, Draft], problems: list[Problem]) -> None:
     """Adds the pictures and captions of one COCO file."""
     images, annotations = _entries(file, content, "images"), _entries(file, content, "annotations")
-    folder = file.stem.removeprefix("captions_")
+    folder = file.stem.lower().removeprefix("captions_")
     folders = picture_folders(file.parent, file.parent.parent, first=folder)
     by_id: dict[int | str, Draft] = {}
+    called: dict[int | str, str] = {}
     for index, image in enumerate(images):
         name, image_id = picture_name(image.get("file_name")), image.get("id")
         if not name or not isinstance(image_id, int | str) or image_id in by_id:
-            problems.append(Problem(MALFORMED, f"{file.name}, images[{index}]"))
+            remark = lacking(image, "id", "file_name")
+            problems.append(Problem(MALFORMED, f"{file.name}, images[{index}]{remark}"))
             continue
         draft = drafts.setdefault(f"{folder}/{name}", Draft(image_id, find_picture(folders, name)))
         draft.splits.add(split)
-        by_id[image_id] = draft
+        by_id[image_id], called[image_id] = draft, name
+    ids, find = list(called), finder(list(called.items()))
     for index, annotation in enumerate(annotations):
         image_id, caption = annotation.get("image_id"), annotation.get("caption")
-        if not isinstance(image_id, int | str) or image_id not in by_id or not isinstance(caption, str):
-            problems.append(Problem(MALFORMED, f"{file.name}, annotations[{index}]"))
+        fitting: list[int | str] = [image_id] if isinstance(image_id, int | str) and image_id in by_id else []
+        if isinstance(image_id, int | str) and not fitting:
+            fitting = [ids[place] for place in find(image_id)]
+        if len(fitting) != 1 or not isinstance(caption, str):
+            said = (
+                f": {image_id} fits several images" if len(fitting) > 1 else lacking(annotation, "image_id", "caption")
+            )
+            problems.append(Problem(MALFORMED, f"{file.name}, annotations[{index}]{said}"))
         else:
-            by_id[image_id].captions.append(plain_text(caption))
+            by_id[fitting[0]].captions.append(plain_text(caption))
 
 
 def _read_karpathy(path: Path, file: Path, content: Any) -> Dataset:
@@ -92,13 +120,14 @@ def _read_karpathy(path: Path, file: Path, content: Any) -> Dataset:
     for index, image in enumerate(_entries(file, content, "images")):
         try:
             folder, name = picture_name(image.get("filepath")), picture_name(image["filename"])
-            captions = [plain_text(sentence["raw"]) for sentence in image["sentences"]]
+            captions = [plain_text(_lowered(sentence)["raw"]) for sentence in image["sentences"]]
             split = split_name(image["split"])
             image_id = image.get("cocoid", name)
             if not name or not isinstance(image_id, int | str):
                 raise ValueError("nothing to call it by")
         except (KeyError, TypeError, ValueError, AttributeError, DataError):
-            problems.append(Problem(MALFORMED, f"{file.name}, images[{index}]"))
+            remark = lacking(image, "filename", "sentences", "split")
+            problems.append(Problem(MALFORMED, f"{file.name}, images[{index}]{remark}"))
             continue
         if folder not in folders:
             folders[folder] = picture_folders(file.parent, file.parent.parent, first=folder)
@@ -114,5 +143,6 @@ def _entries(file: Path, content: Any, key: str) -> list[dict[str, Any]]:
     """The list of objects at `content[key]`, with an empty object where an entry is none."""
     entries = content.get(key) if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise DataError(f"{file} is no caption file of COCO's or Karpathy's kind: it has no list of {key!r}.")
-    return [entry if isinstance(entry, dict) else {} for entry in entries]
+        found = f"with {listed(content)}" if isinstance(content, dict) else "and no object"
+        raise DataError(f"{file}, {found}, is no caption file of COCO's or Karpathy's kind: it has no list of {key!r}.")
+    return [_lowered(entry) if isinstance(entry, dict) else {} for entry in entries]

@@ -7,18 +7,15 @@ Readers open caption files, never pictures: a `Dataset` may name pictures that a
 import hashlib
 import math
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 from PIL.Image import Image
 
 from captioner.errors import DataError
 from captioner.formats.rows import SPLITS, Problem, Row, split_name
-from captioner.pictures import SUFFIXES
 
 ALL = "all"
 """The pictures of every split."""
@@ -29,14 +26,6 @@ UNCAPTIONED = "picture without captions"
 UNPLACED = "picture without a split"
 TWO_SPLITS = "picture in two splits"
 SAME_BYTES = "same picture under two names in two splits"
-
-# Where the known downloads put their pictures; "" is the data set's own folder.
-_PICTURE_FOLDERS = (
-    *("", "images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset"),
-    *("flickr30k_images", "flickr30k-images", "flickr30k_images/flickr30k_images"),
-    *("train2017", "val2017", "train2014", "val2014"),
-    *("images/train2017", "images/val2017", "images/train2014", "images/val2014"),
-)
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,8 @@ class CaptionedImage:
 class Dataset:
     """Captioned pictures, the problems found so far, and the decisions worth telling (`notes`).
 
-    A joined data set names its `parts` (`join`), and each of its pictures the one it came from.
+    A joined data set names its `parts` (`join`), and each of its pictures the one it came from. `held_out`: all
+    its splits are ours, and not by whoever made the data set.
     """
 
     kind: str
@@ -71,6 +61,7 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     parts: tuple["Dataset", ...] = ()
+    held_out: bool = False
 
     def split(self, name: str) -> tuple[CaptionedImage, ...]:
         """The pictures of one split ("dev" means "val"), or "all" pictures.
@@ -170,20 +161,24 @@ class Draft:
     author: str = ""
 
 
-def gather(rows: Iterable[Row | Problem], folders: Sequence[Path]) -> tuple[dict[str, Draft], list[Problem]]:
-    """Brings the rows of each picture together; `folders` are where pictures are looked for."""
+def gather(rows: Iterable[Row | Problem], find: Callable[[Row], Path]) -> tuple[dict[str, Draft], list[Problem]]:
+    """Brings the rows of each picture together, also where they call it by several names; `find` finds its file."""
     drafts: dict[str, Draft] = {}
+    names: dict[Path, str] = {}
     problems = []
     for row in rows:
         if isinstance(row, Problem):
             problems.append(row)
             continue
-        if row.name not in drafts:
-            drafts[row.name] = Draft(row.name, find_picture(folders, row.name))
-        drafts[row.name].captions.append(row.caption)
-        drafts[row.name].splits |= {row.split} - {""}
-        drafts[row.name].author = row.author or drafts[row.name].author
-    return drafts, problems
+        draft = drafts.get(row.name)
+        if draft is None:
+            source = find(row)
+            name = names.setdefault(source, row.name)
+            draft = drafts[row.name] = drafts.get(name) or Draft(name, source)
+        draft.captions.append(row.caption)
+        draft.splits |= {row.split} - {""}
+        draft.author = row.author or draft.author
+    return {name: draft for name, draft in drafts.items() if name == draft.image_id}, problems
 
 
 def finish(
@@ -216,74 +211,5 @@ def finish(
         for name, split in splits.items()
         for draft in (drafts[name],)
     )
-    return Dataset(kind, str(path), tuple(images), (*problems, *found), tuple(notes))
-
-
-def picture_folders(*roots: Path, first: str = "") -> list[Path]:
-    """The folders under `roots` where pictures may lie, likeliest first; `first` is tried before the usual names."""
-    names = dict.fromkeys((first, f"images/{first}", *_PICTURE_FOLDERS) if first else _PICTURE_FOLDERS)
-    return [root / name for root in roots for name in names if (root / name).is_dir()]
-
-
-def find_picture(folders: Sequence[Path], *names: str) -> Path:
-    """The first file of one of these names in one of these folders; where there is none, where it should have been.
-
-    Where none has the very name, the one file that differs from it no more than names do that have travelled: in case
-    (cameras), in Unicode form (a Mac's zips), in its slashes, or by the way to the folder in front of it, as
-    `caption my-photos --format csv` writes it. Where several fit, none does.
-    """
-    # os.path answers "no" where pathlib raises: names with NUL bytes, or longer than a file name may be.
-    for path in (folder / name for name in names for folder in folders):
-        if os.path.exists(path):
-            return path
-    for name in names:
-        fitting = {
-            path
-            for folder in folders
-            for tail in (name, _below(folder, name))
-            for path in _files(folder, folder.stat().st_mtime_ns).get(_travelled(tail), ())
-        }
-        if len(fitting) == 1:
-            return fitting.pop()
-    return folders[0] / names[0]
-
-
-def _below(folder: Path, name: str) -> str:
-    """What follows the folder's own name in a picture's, or "" where it is not there."""
-    return name.rpartition(f"{folder.resolve().name}/")[2] if f"/{folder.resolve().name}/" in f"/{name}" else ""
-
-
-def _travelled(name: str) -> str:
-    """What stays of a name on all its ways."""
-    return unicodedata.normalize("NFC", name).casefold().replace("\\", "/")
-
-
-@lru_cache(maxsize=8)
-def _files(folder: Path, changed: int) -> dict[str, list[Path]]:  # noqa: ARG001 - `changed` makes old answers go
-    """The files in a folder and below, by what stays of their names."""
-    found: dict[str, list[Path]] = {}
-    for place, _, files in os.walk(folder):
-        for file in files:
-            path = Path(place, file)
-            found.setdefault(_travelled(path.relative_to(folder).as_posix()), []).append(path)
-    return found
-
-
-def uncaptioned(root: Path, drafts: dict[str, Draft]) -> list[Problem]:
-    """The pictures in the data set's folders that no row names; hidden files (`._dog.jpg` from a Mac) are none."""
-    named = {draft.source for draft in drafts.values()}
-    folders = {source.parent for source in named if source.is_relative_to(root) and os.path.exists(source)}
-    return [
-        Problem(UNCAPTIONED, path.relative_to(root).as_posix())
-        for folder in sorted(folders)
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES and path not in named and not path.name.startswith(".")
-    ]
-
-
-def only(files: Sequence[Path]) -> Path | None:
-    """The one file there is, or None; raises DataError where there are several to choose from."""
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files)
-        raise DataError(f"{files[0].parent} holds several caption files ({names}): give the path of the one you mean.")
-    return files[0] if files else None
+    ours = bool(held_out) and "test" not in splits.values()
+    return Dataset(kind, str(path), tuple(images), (*problems, *found), tuple(notes), held_out=ours)

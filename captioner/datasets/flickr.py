@@ -9,14 +9,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from captioner.datasets.dataset import Dataset, Draft, find_picture, finish, gather, only, picture_folders, uncaptioned
+from captioner.datasets.dataset import Dataset, Draft, finish, gather
+from captioner.datasets.finding import find_picture, named, only, picture_folders, travelled, uncaptioned
 from captioner.datasets.table import HELD_OUT
 from captioner.formats.rows import MALFORMED, SPLITS, Problem, Row, picture_name, read_text
 from captioner.formats.tables import read_csv
 from captioner.pictures import SUFFIXES
 
 CAPTION_FILES = {
-    "Flickr8k.token.txt": "flickr8k",
+    "flickr8k.token.txt": "flickr8k",
     "results_20130124.token": "flickr30k",
     "results.csv": "flickr30k",
     "captions.txt": "flickr8k",
@@ -36,23 +37,26 @@ def read(path: Path) -> Dataset | None:
     """The data set at `path`, a folder or its caption file; None where it is not Flickr8k or Flickr30k."""
     root = path.parent if path.is_file() else path
     if path.is_file():
-        file: Path | None = path if path.name in CAPTION_FILES else None
+        file: Path | None = path if path.name.lower() in CAPTION_FILES else None
     else:
-        places = (root, root / "Flickr8k_text", root / "flickr30k_images")
-        file = only([folder / name for folder in places for name in CAPTION_FILES if (folder / name).is_file()])
+        places = [root, *filter(None, (named(root, name) for name in ("Flickr8k_text", "flickr30k_images")))]
+        file = only([found for folder in places for name in CAPTION_FILES if (found := named(folder, name))])
     if file is None:
         return None
-    kind = CAPTION_FILES[file.name]
+    kind = CAPTION_FILES[file.name.lower()]
     splits, lists = _read_lists(kind, (file.parent, root, root / "Flickr8k_text"))
-    if file.name == "captions.txt" and not lists:
+    is_csv = file.name.lower() == "captions.txt"
+    if is_csv and not lists:
         return None  # an own folder may hold captions.txt too
-    rows = read_csv(file) if file.name == "captions.txt" else _read_rows(file)
+    rows = read_csv(file) if is_csv else _read_rows(file)
     folders = picture_folders(*dict.fromkeys((root, file.parent, root.parent if root != path else root)))
-    drafts, problems = gather(rows, folders)
+    drafts, problems = gather(rows, lambda row: find_picture(folders, row.name))
     if not lists:
         for draft in drafts.values():
             draft.splits = {"train"}
         return finish(kind, path, drafts, [*problems, *uncaptioned(root, drafts)], held_out=HELD_OUT, author="people")
+    names = {travelled(name): name for name in drafts}
+    splits = {name if name in drafts else names.get(travelled(name), name): of for name, of in splits.items()}
     for name in splits.keys() - drafts.keys():
         drafts[name] = Draft(name, find_picture(folders, name))
     listed = {name: draft for name, draft in drafts.items() if name in splits}
@@ -70,7 +74,7 @@ def _read_lists(kind: str, folders: tuple[Path, ...]) -> tuple[dict[str, set[str
     splits: dict[str, set[str]] = {}
     lists = []
     for split, list_name in _LISTS[kind].items():
-        file = next((folder / list_name for folder in folders if (folder / list_name).is_file()), None)
+        file = next((found for folder in folders if (found := named(folder, list_name))), None)
         if file is None:
             continue
         lists.append(list_name)
@@ -84,7 +88,7 @@ def _read_lists(kind: str, folders: tuple[Path, ...]) -> tuple[dict[str, set[str
 
 
 def _read_rows(file: Path) -> Iterator[Row | Problem]:
-    form = _PIPED if file.suffix == ".csv" else _TABBED
+    form = _PIPED if file.suffix.lower() == ".csv" else _TABBED
     # Only line ends part rows: str.splitlines would also cut at the odd separators that captions may hold.
     for number, line in enumerate(re.split(r"\r?\n", read_text(file)), start=1):
         if not line.strip() or (number == 1 and line.startswith("image_name|")):

@@ -82,7 +82,7 @@ SOURCES: Mapping[str, Source] = {
                 "sha256:69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
             ),
         ),
-        "Train on it: python train.py {folder}/coco",
+        "Train on {folder}/coco now.",
     ),
     "karpathy": Source(
         "Karpathy and Fei-Fei (2015) publish their splits without terms of their own; the captions in them are those "
@@ -119,7 +119,7 @@ SOURCES: Mapping[str, Source] = {
                 digest="md5:f18a1e2920de5bd84dae7cf08ec78978",
             ),
         ),
-        "Train on it: python train.py {folder}/flickr8k",
+        "Train on {folder}/flickr8k now.",
     ),
     "flickr30k": Source(
         "Flickr30k is given to those who ask for it: fill in the form at "

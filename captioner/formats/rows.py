@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,12 +25,17 @@ _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 @dataclass(frozen=True)
 class Row:
-    """One caption as a file gives it; `split` and `author` are "" where the row names none."""
+    """One caption as a file gives it; `split` and `author` are "" where the row names none.
+
+    `keys` are those that were read; `picture` is the picture's own file, where the row has it.
+    """
 
     name: str
     caption: str
     split: str = ""
     author: str = ""
+    keys: tuple[str, ...] = field(default=("image", "caption"), compare=False)
+    picture: bytes | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,20 @@
-"""Captions as csv and JSON lines: `image`, `caption` and, if wanted, `split`. Each row adds one caption."""
+"""Captions as csv and JSON: `image`, `caption` and, if wanted, `split` (`fields`). Each row adds a caption or more."""
 
 import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from captioner.errors import DataError
-from captioner.formats.rows import MALFORMED, Problem, Row, picture_name, plain_text, read_text, split_name, writable
+from captioner.formats.fields import WANTED, caption_keys, listed, picture_key, rows_of
+from captioner.formats.rows import MALFORMED, Problem, Row, picture_name, plain_text, read_json, read_text, writable
 
+_UNNAMED = re.compile(r"[^\t]+\.\w{2,5}\t.*")
+_LINES = re.compile(r"\s*\{.*\}\s*\n\s*\{")  # an object, and another one on the next line
 _FORMULA = re.compile(r"[=+\-@＝＋－＠\s]")  # OWASP, "CSV Injection"; the wide ones may count in East Asia
 
 
@@ -38,59 +41,66 @@ def csv_lines(captions: Iterable[tuple[str, str]]) -> Iterator[str]:
 def read_csv(file: Path) -> Iterator[Row | Problem]:
     """The rows of a csv file, parted by comma, semicolon or tab as its first line is; malformed ones as problems.
 
+    Without a line that names the columns it is read where each line is a picture's name, a tab and the caption, as
+    `caption` prints them.
+
     Raises:
         DataError: the file is not UTF-8, or its first line does not name the columns.
 
     """
     text = read_text(file)
     header, *rows = re.split(r"\r\n|\r|\n", text, maxsplit=1)
+    first = 2
     for delimiter in (",", ";", "\t"):
-        columns = [column.strip().strip('"').lower() for column in header.split(delimiter)]
-        if {"image", "caption"} <= set(columns):
+        columns = [column.strip().strip('"') for column in header.split(delimiter)]
+        if picture_key(columns) and caption_keys(columns):
             break
     else:
-        wanted = "the columns `image,caption` and, if wanted, `split`"
-        raise DataError(f"The first line of {file} is {header[:80]!r}: it must name {wanted}.")
+        if not _UNNAMED.fullmatch(header):
+            wanted = f"it must name the columns `image,caption` and, if wanted, `split`. Read are {WANTED}"
+            raise DataError(f"The first line of {file} is {header[:80]!r}: {wanted}.")
+        columns, rows, first = ["image", "caption"], [text], 1
     # Strict: a quote that never closes is an error here, where the csv module would silently swallow the rows after it.
     lines = io.StringIO("".join(rows), newline="")
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    caption_is_last = columns[-1] in caption_keys(columns)
     written: list[str] = []
     while True:
-        first = reader.line_num + 2
+        line = reader.line_num
         try:
             fields = next(reader, None)
             if fields is None:
                 return
             if not any(map(str.strip, fields)):
                 continue
-            if len(fields) > len(columns) and columns[-1] == "caption":
+            if len(fields) > len(columns) and caption_is_last:
                 # Commas that nobody quoted belong to the caption, where it comes last.
                 fields[len(columns) - 1 :] = [f"{delimiter} ".join(fields[len(columns) - 1 :])]
             if len(fields) != len(columns):
                 raise DataError(f"{len(fields)} fields for {len(columns)} columns")
-            row = _row(dict(zip(columns, fields, strict=True)))
+            found = list(rows_of(dict(zip(columns, fields, strict=True))))
         except (csv.Error, DataError) as error:
             written = written or re.split(r"\r\n|\r|\n", "".join(rows))
-            alone = isinstance(error, csv.Error) and reader.line_num == first - 1 and columns[-1] == "caption"
-            if alone and (plain := _unquoted(written[first - 2], delimiter, columns)):
-                yield plain
+            alone = isinstance(error, csv.Error) and reader.line_num == line + 1 and caption_is_last
+            if alone and (plain := _unquoted(written[line], delimiter, columns)):
+                yield from plain
                 continue
-            last = reader.line_num + 1
-            where = f"line {first}" if last <= first else f"lines {first} to {last}"
+            last = reader.line_num + first - 1
+            where = f"line {line + first}" if last <= line + first else f"lines {line + first} to {last}"
             yield Problem(MALFORMED, f"{file.name}, {where} ({_reason(error)})")
         else:
-            yield row
+            yield from found
 
 
-def _unquoted(line: str, delimiter: str, columns: list[str]) -> Row | None:
-    """The row of a line whose caption begins with a quote that nobody meant as csv's: `a.jpg,"STOP" on a sign`."""
+def _unquoted(line: str, delimiter: str, columns: list[str]) -> list[Row]:
+    """The rows of a line whose caption begins with a quote that nobody meant as csv's: `a.jpg,"STOP" on a sign`."""
     fields = line.split(delimiter, len(columns) - 1)
     if len(fields) != len(columns) or line.count('"') % 2:
-        return None
+        return []
     try:
-        return _row(dict(zip(columns, map(str.strip, fields), strict=True)))
+        return list(rows_of(dict(zip(columns, map(str.strip, fields), strict=True))))
     except DataError:
-        return None
+        return []
 
 
 def json_lines(pictures: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -98,15 +108,41 @@ def json_lines(pictures: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     return (json.dumps({key: _all_writable(value) for key, value in one.items()}) for one in pictures)
 
 
-def read_jsonl(file: Path) -> Iterator[Row | Problem]:
-    """The rows of a file with one JSON object a line; malformed ones as problems."""
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
+def read_json_rows(file: Path) -> Iterator[Row | Problem]:
+    """The rows of a file with one JSON object a line, or with a list of them; malformed ones as problems.
+
+    Raises:
+        DataError: the file is not UTF-8, or a `.json` file that is neither.
+
+    """
+    text = read_text(file)
+    whole = file.suffix.lower() == ".json" and not _LINES.match(text)
+    if whole or text.lstrip().startswith("["):
         try:
-            yield _row(json.loads(line))
+            entries = read_json(file)
+        except DataError:
+            if whole:
+                raise
+        else:
+            if isinstance(entries, dict) and picture_key(entries) and caption_keys(list(entries)):
+                entries = [entries]
+            if not isinstance(entries, list):
+                found = f"an object with {listed(entries)}" if isinstance(entries, dict) else "something else"
+                raise DataError(f"{file} must hold a list of objects with {WANTED}: it holds {found}.")
+            yield from _objects(file, "entry", enumerate(entries, start=1), lambda entry: entry)
+            return
+    lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+    yield from _objects(file, "line", lines, json.loads)
+
+
+def _objects(
+    file: Path, what: str, numbered: Iterable[tuple[int, Any]], read: Callable[[Any], Any]
+) -> Iterator[Row | Problem]:
+    for number, one in numbered:
+        try:
+            yield from list(rows_of(read(one)))
         except (ValueError, RecursionError, DataError) as error:
-            yield Problem(MALFORMED, f"{file.name}, line {number} ({_reason(error)})")
+            yield Problem(MALFORMED, f"{file.name}, {what} {number} ({_reason(error)})")
 
 
 def read_authors(file: Path) -> dict[str, str]:
@@ -116,31 +152,13 @@ def read_authors(file: Path) -> dict[str, str]:
     """
     if not file.is_file():
         return {}
-    rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
-    return {
-        picture_name(row["image"]): plain_text(row["captions_by"])
-        for row in rows
-        if {"image", "captions_by"} <= row.keys()
-    }
-
-
-def _row(fields: Any) -> Row:
-    """A row from its fields by column; raises DataError, which says what is wrong with it."""
-    if not isinstance(fields, dict):
-        raise DataError("not an object with `image` and `caption`")
-    image = fields.get("image", fields.get("path"))  # `path`: as `caption --json` writes it
-    name, caption, split = picture_name(image), fields.get("caption"), fields.get("split")
-    if not {"image", "path"} & fields.keys() or "caption" not in fields:
-        keys = ", ".join(fields)[:80] or "nothing"
-        raise DataError(f"it has {keys}: the keys must be image and caption")
-    if not name:
-        raise DataError("no image")
-    if not isinstance(caption, str) or not plain_text(caption):
-        raise DataError("no caption")
-    if not isinstance(split, str | None):
-        raise DataError("the split is no text")
-    split = split_name(split) if split and split.strip() else ""
-    return Row(name, plain_text(caption), split, plain_text(fields.get("captions_by")))
+    found = {}
+    for row in csv.DictReader(io.StringIO(read_text(file), newline="")):
+        row = {str(key).strip().lower(): value for key, value in row.items()}
+        image = picture_key(row)
+        if image and "captions_by" in row:
+            found[picture_name(row[image])] = plain_text(row["captions_by"])
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -251,7 +251,7 @@ def _what_it_is(data: bytes) -> tuple[str, str]:
     if data.startswith(_SIGNATURES) or data[4:12] in (b"ftypavif", b"ftypavis"):
         return _DAMAGED
     if data[4:8] == b"ftyp" or data.startswith(b"\x1aE\xdf\xa3"):
-        return "is a video (for python -m captioner video) or a camera's raw file", "save it as JPEG or PNG first"
+        return "is a video (for the command `video`) or a camera's raw file", "save it as JPEG or PNG first"
     return "is not a picture in a format known here", "open it in an image viewer and save it as JPEG or PNG"
 
 

@@ -7,6 +7,7 @@ decode to other pixels than the file's is found by `tests/test_tiff_kinds.py` an
 import io
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ _MOST_PAGES = 100
 """So many pages are looked at for one that is no smaller copy."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL, _SAMPLES = 256, 257, 258, 259, 262, 266, 277
-_SUBFILE, _OLD_SUBFILE, _PLANAR, _EXTRA, _FORMAT, _DNG = 254, 255, 284, 338, 339, 50706
+_SUBFILE, _OLD_SUBFILE, _PLANAR, _PARTS, _EXTRA, _FORMAT, _DNG = 254, 255, 284, 330, 338, 339, 50706
 _JPEG, _COMMON = 7, (1, 2, 3, 4, 5, 7, 8, 32773, 32946)
 _WHITE_IS_ZERO, _YCBCR = 0, 6
 _SIGNED, _FLOAT = 2, 3
@@ -39,20 +40,41 @@ _PACKERS = {
 def open_page(data: bytes, name: str) -> Image.Image:
     """The file's first page that is neither a smaller copy of another one nor a mask, not decoded yet.
 
+    Some programs append the picture behind its preview as a TIFF of its own, without a link to it: no chain of pages
+    leads there, and it is looked for where the chain has none.
+
     Raises ImageError where there is none, or it is of a kind that is not read here; and whatever Pillow raises for a
     file without sense.
     """
+    is_raw = False
     for offset, tags in _pages(data):
+        is_raw = is_raw or _PARTS in tags  # where cameras keep the picture
         if _DNG in tags or tags.get(_PHOTOMETRIC) in _RAW or data[8:10] == b"CR":
             raise ImageError(name, "is a camera's raw file", "save it as JPEG or PNG first")
-        if tags.get(_SUBFILE, 0) & 5 or tags.get(_OLD_SUBFILE) == 2:
+        if _is_copy(tags):
             continue
         return _open_page(data, name, offset, tags)
+    if (appended := data.find(data[:4], 8)) > 0 and not is_raw:
+        with suppress(Exception):  # it was no TIFF after all
+            return _open_appended(data[appended:], name)
     raise ImageError(
         name,
         "is a TIFF of small copies without their picture, as a camera's raw file is",
         "save the picture itself as JPEG or PNG first",
     )
+
+
+def _is_copy(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    """Whether a page is a smaller copy of another one, or a mask."""
+    return bool(tags.get(_SUBFILE, 0) & 5) or tags.get(_OLD_SUBFILE) == 2
+
+
+def _open_appended(data: bytes, name: str) -> Image.Image:
+    """The picture of a TIFF behind another one; raises anything where it is no whole one, or raw."""
+    offset, tags = next(_pages(data))
+    if _is_copy(tags) or _DNG in tags or tags.get(_PHOTOMETRIC) in _RAW:
+        raise ValueError("a preview again")
+    return _open_page(data, name, offset, tags)
 
 
 def _open_page(data: bytes, name: str, offset: int, tags: TiffImagePlugin.ImageFileDirectory_v2) -> Image.Image:

@@ -53,8 +53,8 @@ def search(decoding: Decoding, options: SearchOptions, watch: Watch | None = Non
     `watch` is shown each step's live hypotheses. An image gets at most `beam_size` hypotheses, at least one, all
     different, and unfinished ones only if none finished.
 
-    Raises OptionError for a method that is none, and CaptionerError where the model's probabilities are not finite or
-    leave an image no possible hypothesis.
+    Raises OptionError for a method that is none, and ModelFileError where the model's probabilities are not finite
+    or leave an image no possible hypothesis.
     """
     if options.method not in METHODS:
         raise OptionError(f"--search is {options.method!r}: choose one of {', '.join(METHODS)}.")

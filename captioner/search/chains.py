@@ -75,7 +75,7 @@ def sample(decoding: Decoding, chances: Tensor, *, temperature: float = 1.0) -> 
     passes the chance (inverse transform sampling). So what an image gets depends on its own chances alone, not on the
     images beside it. Logits are divided by `temperature` first: below 1, likely words become likelier. The forbidden
     tokens' probability goes to the others. A sample is without start and repeats its end behind it; one that has not
-    ended after T tokens is cut there. Raises CaptionerError as `search` does.
+    ended after T tokens is cut there. Raises ModelFileError as `search` does.
     """
     steps = iter(chances.unbind(-1))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captioner.errors import CaptionerError
+from captioner.errors import ModelFileError
 from captioner.options import SearchOptions
 
 State = tuple[Tensor, ...]
@@ -94,9 +94,11 @@ def hypothesis_of(tokens: list[int], logs: list[float], finished: bool, options:
     return Hypothesis(tuple(tokens), tuple(logs), finished, score)
 
 
-def not_finite(image: int) -> CaptionerError:
-    """What is raised where a model's probabilities for an image, by its place in the batch, are no numbers."""
-    return CaptionerError(
-        f"The model produced no finite probabilities for image {image} of its batch: "
-        "its file may be damaged, so try another model file or train it again."
+def not_finite(image: int) -> ModelFileError:
+    """What is raised where a model's probabilities for an image, by its place in the batch, are no numbers.
+
+    Its weights are damaged, or so great that their sums are infinite; whoever knows the file says which it is.
+    """
+    return ModelFileError(
+        "The model", f"gives no finite probabilities for image {image} of its batch", "train or copy its file anew"
     )

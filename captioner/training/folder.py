@@ -11,7 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
-from captioner.errors import OptionError
+from captioner.card import read_header
+from captioner.errors import ModelFileError, OptionError
 from captioner.files import check_folder, remove_parts, take_lock
 from captioner.telling import Telling
 
@@ -19,7 +20,14 @@ FEATURE_PARTS = ("*.f16*.part", "checked-*.json*.part")
 """What killed runs leave half-written in the folder of features."""
 
 _LOCK = "lock"
-_PARTS = ("*.safetensors*.part", "log.jsonl*.part", "resume.pt*.part", "preset.json*.part", ".tmp??????")
+_PARTS = (
+    "*.safetensors*.part",
+    "log.jsonl*.part",
+    "resume.pt*.part",
+    "preset.json*.part",
+    "report.html*.part",
+    ".tmp??????",
+)
 """The same in their own folders; the last is safetensors', in earlier versions."""
 
 
@@ -32,6 +40,7 @@ class RunFolder:
         self.last = path / "last.safetensors"  # the model after the last epoch
         self.log = path / "log.jsonl"  # a line an epoch
         self.resume = path / "resume.pt"  # all that the run needs to go on
+        self.report = path / "report.html"  # the run so far, to look at
 
     @property
     def unsaved(self) -> bool:
@@ -47,6 +56,13 @@ class RunFolder:
         """Raises OptionError where there is no run to go on with."""
         if not self.resume.is_file():
             raise _missing(self.path, "nothing to resume", unsaved=self.unsaved)
+
+    def has_models_of(self, epoch: int) -> bool:
+        """What an epoch ends with is there: the last model is written last."""
+        try:
+            return bool(read_header(self.last)["provenance"]["epoch"] == epoch)
+        except (ModelFileError, KeyError, TypeError):
+            return False
 
     def clear(self) -> None:
         """Deletes what was written without a resume file to go on from."""

@@ -291,7 +291,8 @@ def _take_over(model: CaptionModel, start: CaptionModel, *, decoder: bool) -> No
 def _commit() -> str | None:
     """The commit of the source tree, if it is one and git is there."""
     try:
-        command = ["git", "-C", str(Path(captioner.__file__).parent), "rev-parse", "--short=12", "HEAD"]
+        own = Path(captioner.__file__).parents[1] / ".git"  # not that of a project whose .venv we are installed in
+        command = ["git", f"--git-dir={own}", "rev-parse", "--short=12", "HEAD"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
         return None

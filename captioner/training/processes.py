@@ -44,6 +44,14 @@ class Processes:
         """Its part: every `count`th item."""
         return list(items[self.rank :: self.count])
 
+    def check_shares(self, batch_size: int, accumulate: int) -> None:
+        """Raises OptionError where the pictures of a step cannot be shared out evenly, in so many parts each."""
+        if batch_size % (parts := self.count * accumulate):
+            raise OptionError(
+                f"--batch-size is {batch_size}, and {self.count} processes with --accumulate {accumulate} make {parts} "
+                f"equal parts of it: choose a multiple of {parts}. It is the whole step's, whatever their number."
+            )
+
     def gather(self, mine: Sequence[Item]) -> list[Item]:
         """The items of all processes, in the order that `share` took them from."""
         if self.count == 1:

@@ -1,6 +1,6 @@
 """How a run goes: epochs of steps, validation by generated captions after each, checkpoints.
 
-Its folder holds the best model (by validation CIDEr-D), the last one, a log with one line an epoch, and a resume file.
+Its folder holds the best model (by validation CIDEr-D), the last one, a log, a page that shows it, and a resume file.
 On a CPU a run that was killed at any moment and resumed ends with the very tensors of one that was not: everything
 random is either derived from the seed, the epoch and the picture, or its state is saved.
 """
@@ -9,28 +9,27 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captioner.card import read_header
 from captioner.checkpoint import ModelFile, load_model, save_model, save_resume
 from captioner.datasets.dataset import Dataset
-from captioner.errors import ModelFileError, OptionError, TrainingError
+from captioner.errors import TrainingError
 from captioner.evaluation import Evaluation
 from captioner.files import write_atomically
-from captioner.options import TrainingOptions
 from captioner.telling import OUT, Telling
 from captioner.training import advice
 from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
 from captioner.training.features import cached_features
-from captioner.training.folder import RunFolder
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
+from captioner.training.page import write_report
 from captioner.training.plan import Plan, fitting
 from captioner.training.processes import ALONE, Processes
+from captioner.training.progress import Progress, tell_epoch
 from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
 from captioner.training.self_critical import references_of
 from captioner.training.step import Learner, learning_rate, make_optimizer, take_step
@@ -84,42 +83,13 @@ def train(
     return plan.folder.best
 
 
-def _is_of_epoch(epoch: int, folder: RunFolder) -> bool:
-    try:
-        return bool(read_header(folder.last)["provenance"]["epoch"] == epoch)
-    except (ModelFileError, KeyError, TypeError):
-        return False
-
-
-@dataclass
-class Progress:
-    """Where a run stands: all of it goes into the resume file."""
-
-    epoch: int = 0  # whole epochs done
-    step: int = 0  # steps done in the epoch after those
-    sums: dict[str, float] = field(default_factory=dict)  # of what these steps measured
-    best: list[float] = field(default_factory=list)  # Evaluation.rank of the best epoch; none yet ranks lowest
-    best_epoch: int = 0
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-
-def _check_shares(training: TrainingOptions, processes: Processes) -> None:
-    """Raises OptionError where the pictures of a step cannot be shared out evenly."""
-    size, parts = training.batch_size, processes.count * training.accumulate
-    if size % parts:
-        raise OptionError(
-            f"--batch-size is {size}, and {processes.count} processes with --accumulate {training.accumulate} make "
-            f"{parts} equal parts of it: choose a multiple of {parts}. It is the whole step's, whatever their number."
-        )
-
-
 class _Run:
     """A plan being carried out."""
 
     def __init__(self, plan: Plan, features: Path, telling: Telling, processes: Processes) -> None:
         self.plan, self.telling, self.training = plan, telling, plan.options.training
         self.processes = processes
-        processes.together(lambda: _check_shares(self.training, processes))
+        processes.together(lambda: processes.check_shares(self.training.batch_size, self.training.accumulate))
         self.progress = Progress()
         self.origin, self.fingerprint = plan.provenance(), fingerprint(plan.data)
         torch.manual_seed(self.training.seed)
@@ -271,15 +241,16 @@ class _Run:
         entry: dict[str, Any] = {"epoch": progress.epoch, **means}
         entry |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "val": evaluation.summary()}
         entry["seconds"] = {"train": round(trained - started, 1), "validate": round(time.perf_counter() - trained, 1)}
+        samples = [(self.val_images[at], texts[at]) for at in range(0, len(texts), math.ceil(len(texts) / 3))]
+        entry["samples"] = [(image.name, text, image.captions[0]) for image, text in samples]
         progress.log.append(entry)
         self._save_resume()  # first: who is killed before it can start again, and after it go on
         self._save_models()
-        self._tell(entry, improved)
+        tell_epoch(self.telling, entry, self.training.epochs, improved=improved)
         if evaluation.complaint:
             self.telling.say(f"  {evaluation.complaint}")
-        for index in range(0, len(texts), math.ceil(len(texts) / 3)):
-            image = self.val_images[index]
-            self.telling.say(f"  {image.name}: {texts[index]}   [{image.captions[0]}]")
+        for name, text, reference in entry["samples"]:
+            self.telling.say(f"  {name}: {text}   [{reference}]")
 
     def _validate(self) -> tuple[Evaluation, list[str]]:
         """Captions of the validation pictures, by search alone, and their scores.
@@ -293,25 +264,6 @@ class _Run:
         how["processes"] = self.processes
         return validate(self.model, self.val_images, self.plan.vocabulary, search, features=self.val_features, **how)
 
-    def _tell(self, entry: dict[str, Any], improved: bool) -> None:
-        """An epoch's line in the log, for people."""
-        scores, seconds = entry["val"], entry["seconds"]
-        learnt = f"loss {entry['loss']:.3f}  |gradient| {entry['gradient_norm']:.2f}"
-        if "reward" in entry:  # its loss says nothing
-            learnt = f"reward {entry['reward']:.1f}  words {entry['sampled_words']:.1f}"
-        self.telling.say(
-            f"epoch {entry['epoch']}/{self.training.epochs}  {learnt}  "
-            f"val BLEU-1 {scores['BLEU-1']:.1f}  BLEU-4 {scores['BLEU-4']:.1f}  CIDEr-D {scores['CIDEr-D']:.1f}  "
-            f"({scores['references']:g} references)  exact {scores['exact']:.1f}%  "
-            f"distinct {scores['distinct']}/{scores['images']}  "
-            f"{seconds['train']:.0f} + {seconds['validate']:.0f} s{'  best' if improved else ''}"
-        )
-        for name, part in scores.get("data_sets", {}).items():
-            self.telling.say(
-                f"  {name}: BLEU-1 {part['BLEU-1']:.1f}  BLEU-4 {part['BLEU-4']:.1f}  CIDEr-D {part['CIDEr-D']:.1f}  "
-                f"({part['images']:,} images, {part['references']:g} references)"
-            )
-
     def _save_models(self) -> None:
         """Writes the models and the log of the epoch that ended; the last model last, as a sign that all is there."""
         if not self.processes.leads:
@@ -323,11 +275,13 @@ class _Run:
             save_model(folder.best, file)
         lines = "".join(json.dumps(entry) + "\n" for entry in progress.log)
         write_atomically(folder.log, lambda part: part.write_text(lines, encoding="utf-8"))
+        header = {**plan.options.to_dict(), "provenance": self.origin}
+        write_report(folder, progress.log, header, self.val_images, total=self.training.epochs)
         save_model(folder.last, file)
 
     def catch_up(self) -> None:
         """Writes the models of the epoch that ended where the run was killed before it had."""
-        if self.progress.epoch and not self.progress.step and not _is_of_epoch(self.progress.epoch, self.plan.folder):
+        if self.progress.epoch and not self.progress.step and not self.plan.folder.has_models_of(self.progress.epoch):
             self._save_models()
 
     def _save_resume(self) -> None:

@@ -6,7 +6,7 @@ gradient is that of the mean over all words of the step.
 
 import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from captioner.decoder import Decoder
 from captioner.device import autocast
+from captioner.errors import ModelFileError, TrainingError
 from captioner.model import CaptionModel
 from captioner.options import TrainingOptions
 from captioner.training.batches import Batch
@@ -46,7 +47,20 @@ class Learner(nn.Module):
         inputs = inputs.to(device)
         with autocast(self.precision, device):
             features = inputs.float() if self.encode is None or inputs.is_floating_point() else self.encode(inputs)
-        return self.objective(self.decoder, features, batch)
+        with finite():
+            return self.objective(self.decoder, features, batch)
+
+
+@contextlib.contextmanager
+def finite() -> Iterator[None]:
+    """A model that learns and has no finite probabilities has no damaged file: it learnt too fast."""
+    try:
+        yield
+    except ModelFileError as error:
+        raise TrainingError(
+            "The model's probabilities are no finite numbers any more: start again with a lower --learning-rate or "
+            "--precision float32; the last model is kept."
+        ) from error
 
 
 def make_optimizer(learner: Learner, training: TrainingOptions) -> torch.optim.Optimizer:

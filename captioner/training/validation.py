@@ -1,7 +1,7 @@
 """Captions of the validation pictures and their scores; and the search that does best on them."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from captioner.telling import Telling
 from captioner.text import Vocabulary
 from captioner.training.features import BATCH, encoded
 from captioner.training.processes import ALONE, Processes
+from captioner.training.step import finite
 
 
 def validate(
@@ -40,14 +41,16 @@ def validate(
     """
     texts: list[str] = []
     mine = processes.share(images)
-    if features is not None:
-        features = features[processes.rank :: processes.count]
     device = next(model.parameters()).device
     model.eval()
-    parts = encoded(model, mine, precision=precision) if features is None else torch.split(features, BATCH)
+    if features is None:
+        parts: Iterable[Tensor] = encoded(model, mine, precision=precision)
+    else:
+        parts = torch.split(features[processes.rank :: processes.count], BATCH) if mine else ()
     with telling.bar(len(mine), "picture", "validating") as bar:
         for batch in parts:
-            captions = caption_features(network_of(model), batch.to(device).float(), vocabulary, search)
+            with finite():
+                captions = caption_features(network_of(model), batch.to(device).float(), vocabulary, search)
             texts += [caption.text for caption in captions]
             bar.update(len(batch))
     texts = processes.gather(texts)

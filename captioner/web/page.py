@@ -22,7 +22,12 @@ from captioner.web.queue import ModelQueue
 _CACHE = (600, 3000)
 """Every ten minutes, uploads older than fifty are deleted: none outlives its hour."""
 
-_DATA_SETS = {"flickr8k": "Flickr8k", "flickr30k": "Flickr30k", "coco": "COCO", "table": "its owner's collection"}
+_DATA_SETS = {
+    "flickr8k": "Flickr8k",
+    "flickr30k": "Flickr30k",
+    "coco": "COCO",
+    **dict.fromkeys(("table", "imagefolder", "parquet", "sidecars", "inside"), "its owner's collection"),
+}
 """How a model file's data sets are called on the page."""
 
 _FILES = files("captioner.web")

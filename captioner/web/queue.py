@@ -22,7 +22,7 @@ from torch import Tensor
 from captioner.captioner import BATCH, Captioner
 from captioner.captions import Caption, Explanation
 from captioner.device import prepare
-from captioner.errors import BusyError, CaptionerError, OptionError
+from captioner.errors import BusyError, CaptionerError, ModelFileError, OptionError
 from captioner.options import MOST_WORK, SearchOptions
 
 WAIT = 0.01
@@ -286,6 +286,8 @@ def _answer(jobs: list[_Job]) -> None:
                 job.answer.set_result(caption)
     except CaptionerError as error:
         if len(jobs) == 1:
+            if isinstance(error, ModelFileError):  # visitors are not told where the owner keeps it
+                error = ModelFileError(first.captioner.name, error.reason, error.remedy)
             first.answer.set_exception(error)
         else:  # it may be one picture's fault: each on its own
             for job in jobs:

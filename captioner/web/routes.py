@@ -1,6 +1,6 @@
 """The addresses that are open: what the page, /docs and the documented clients ask for, and nothing else.
 
-Promises: a request that is not listed here is answered with 404 before anything else sees it, whatever routes a newer
+Promises: a request that is not listed here is answered with 404 before any route sees it, whatever routes a newer
 Gradio brings and however an address is spelt. It knows addresses, and nothing of what lies behind them.
 """
 

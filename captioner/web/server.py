@@ -2,7 +2,7 @@
 
 Promises: the browser is told to ask nobody but this server for anything, and this server never fetches an address
 that a visitor gives. Uploads are deleted after an hour at the latest, and all of them when the server stops. With a
-password, everything wants it but /health.
+password, everything wants it but /health and /ready.
 """
 
 import contextlib

@@ -19,7 +19,7 @@ def test_a_run_leaves_a_model_a_log_and_a_resume_file(drawings, tmp_path):
     """One readable and one JSON line an epoch, samples, and a best model that carries what was chosen on validation."""
     best, said = small_run(drawings, tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"best.safetensors", "last.safetensors", "log.jsonl", "resume.pt"}
+    assert names == {"best.safetensors", "last.safetensors", "log.jsonl", "resume.pt", "report.html"}
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert all(line["gradient_norm"] > 0 and "BLEU-4" in line["val"] for line in lines)

@@ -2,19 +2,24 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captioner.datasets.dataset import CaptionedImage
 from captioner.decoder import Decoder, stack_captions
+from captioner.errors import TrainingError
 from captioner.model import CaptionModel, ModelOptions
-from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, TrainingOptions
+from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, TrainingOptions
+from captioner.telling import SILENT
 from captioner.text import END, SPECIAL_WORDS, START, Vocabulary
 from captioner.training.batches import Batch
 from captioner.training.objectives import CrossEntropy, SelfCritical
 from captioner.training.step import Learner, learning_rate, make_optimizer, take_step
+from captioner.training.validation import validate
 
 WORDS = Vocabulary([*SPECIAL_WORDS, *"a dog runs on grass".split()])
 OPTIONS = ModelOptions(
@@ -127,6 +132,19 @@ def test_a_step_without_words_is_refused_and_one_that_is_not_finite_moves_nothin
     measured = take_step(learner, optimizer, [(features, batch_of([0], network, "cross entropy")[1])])
     assert math.isnan(measured["loss"])
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state_dict().items())
+
+
+def test_a_model_that_diverged_is_told_to_learn_slower(network):
+    """Drawing captions and validating: no word of a damaged file, for it is the training that went wrong."""
+    training = TrainingOptions(precision="float32", fine_tune="all", samples=3)
+    learner = learner_of(network[0], SelfCritical(REFERENCES, WORDS, training, max_length=9), training)
+    features = torch.full((1, 4, network[0].encoder.channels), math.nan)
+    with pytest.raises(TrainingError, match=r"no finite numbers any more.*--learning-rate"):
+        learner(features, batch_of([0], network, "self-critical")[1])
+    image = CaptionedImage("a", "a", Path("a"), ("a dog",), "val")
+    how = {"features": features, "precision": "float32", "telling": SILENT}
+    with pytest.raises(TrainingError, match=r"no finite numbers any more.*--learning-rate"):
+        validate(network[0], [image], WORDS, SearchOptions(), **how)
 
 
 @pytest.mark.parametrize("fine_tune", [None, "layer1", "all"])
