@@ -56,10 +56,13 @@ BODY = {
             "schema": {
                 "type": "object",
                 "required": ["files"],
+                "additionalProperties": False,
                 "properties": {
                     "files": {
                         "type": "array",
                         "items": {"type": "string", "format": "binary"},
+                        "minItems": 1,
+                        "maxItems": MAX_FILES,
                         "description": f"pictures, {MAX_FILES} at most",
                     },
                     **_FORM,
@@ -71,10 +74,13 @@ BODY = {
             "schema": {
                 "type": "object",
                 "required": ["images"],
+                "additionalProperties": False,
                 "properties": {
                     "images": {
                         "type": "array",
                         "items": {"type": "string", "format": "byte"},
+                        "minItems": 1,
+                        "maxItems": MAX_FILES,
                         "description": f"pictures as base64, {MAX_FILES} at most",
                     },
                     **_SETTINGS,

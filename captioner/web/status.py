@@ -100,7 +100,11 @@ def add_status(app: FastAPI, models: Iterable[str], queue: ModelQueue, measures:
         said, status = ("ready", 200) if queue.ready else ("not ready", 503)
         return JSONResponse({"status": said, "models": names}, status)
 
-    @app.get("/metrics", summary="What was done since the server began, for Prometheus")
+    @app.get(
+        "/metrics",
+        summary="What was done since the server began, for Prometheus",
+        response_class=PlainTextResponse,
+    )
     def metrics() -> PlainTextResponse:
         lines = [*_of_queue(queue), *_of_requests(measures), *_of_build()]
         return PlainTextResponse("\n".join([*lines, ""]), media_type="text/plain; version=0.0.4")
