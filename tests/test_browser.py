@@ -104,8 +104,10 @@ def test_a_photo_its_caption_and_a_wrong_file(browser: Browser, address: str, tm
     visit.give(LION)
     first = visit.caption()
     assert len(first.split()) >= 3
-    sure = page.locator("#result .panel:not([hidden]) .sure").inner_text()
-    assert re.fullmatch(r"accurate, beam: \d+% mean probability per word, in \d+\.\d\d s", sure)
+    sure = page.locator("#result .panel:not([hidden]) .sure")
+    expect(sure).not_to_be_visible()
+    page.locator("#result .panel:not([hidden])").get_by_text("In numbers").click()
+    assert re.match(r"accurate, beam: \d+% mean probability per word, in \d+\.\d\d s\. ", sure.inner_text())
     assert page.locator("#result tbody tr").count() >= 2
     expect(page.get_by_alt_text(first)).to_be_visible()
     page.screenshot(path=tmp_path / "caption.png", full_page=True)
@@ -234,9 +236,43 @@ def test_another_sentence_is_picked_and_copied(browser: Browser, address: str) -
     page.get_by_role("button", name="Copy", exact=True).click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == text
-    page.get_by_role("button", name="Copy alt text").click()
+    page.get_by_role("button", name="Copy as HTML").click()
     page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('<img')")
     assert page.evaluate("navigator.clipboard.readText()") == f'<img src="lion.jpg" alt="{text}">'
+    visit.close()
+
+
+def test_one_caption_is_edited(browser: Browser, address: str, tmp_path: Path) -> None:
+    """By keys alone: Enter ends it, Esc undoes it, what is copied is what stands there, and no number is said of it."""
+    visit = Visit(browser, address)
+    page = visit.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit.give(LION)
+    first = visit.caption()
+    word = page.locator("#result .panel:not([hidden]) .word").nth(1)
+    expect(word.locator("span")).not_to_be_visible()
+    word.focus()
+    expect(word.locator("span")).to_be_visible()  # how likely it is, for whoever asks
+    page.screenshot(path=tmp_path / "word.png")
+    button = page.locator("#result").get_by_role("button", name="Edit")
+    button.press("Enter")
+    expect(page.get_by_role("textbox", name="The caption, to edit")).to_be_focused()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("Something else")
+    page.keyboard.press("Escape")
+    assert visit.caption() == first
+    expect(button).to_be_focused()
+    expect(word).to_be_visible()
+    page.keyboard.press("Enter")
+    page.keyboard.type(', by "me" & you')
+    page.keyboard.press("Enter")
+    assert visit.caption() == first + ', by "me" & you'
+    expect(word).not_to_be_visible()
+    page.screenshot(path=tmp_path / "edited.png")
+    page.get_by_role("button", name="Copy as HTML").click()
+    page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('<img')")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == f'<img src="lion.jpg" alt="{first}, by &quot;me&quot; &amp; you">'
     visit.close()
 
 

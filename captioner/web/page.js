@@ -95,7 +95,7 @@
     pinned = word;
     word?.setAttribute("aria-pressed", "true");
   };
-  const wordOf = (event) => event.target.closest?.(".word[data-look]");
+  const wordOf = (event) => event.target.closest?.(".word");
   for (const type of ["pointerover", "focusin"])
     document.addEventListener(type, (event) => {
       if (wordOf(event)) look(wordOf(event));
@@ -107,9 +107,15 @@
       else unlook();
     });
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
-    pin(null);
-    unlook();
+    const sentence = event.target.closest?.(".sentence[contenteditable]");
+    if (event.key === "Escape") {
+      pin(null);
+      unlook();
+      if (sentence) edited(sentence, sentence.dataset.before);
+    } else if (sentence && event.key === "Enter" && !event.isComposing) {
+      event.preventDefault();
+      edited(sentence, oneLine(sentence));
+    }
   });
   addEventListener("resize", () => (pinned?.isConnected ? look(pinned) : unlook()));
 
@@ -124,23 +130,47 @@
       area.remove();
     }
   };
+  // A sentence in a person's own words: how likely the model held its words is then no longer to be said.
+  const oneLine = (sentence) => sentence.textContent.replace(/\s+/g, " ").trim();
+  const edit = (sentence) => {
+    sentence.dataset.before = sentence.textContent;
+    Object.assign(sentence, { contentEditable: "plaintext-only", role: "textbox", ariaLabel: "The caption, to edit" });
+    sentence.focus();
+    getSelection().selectAllChildren(sentence);
+    getSelection().collapseToEnd();
+  };
+  const edited = (sentence, text) => {
+    const panel = sentence.closest(".panel"), button = sentence.closest(".explained").querySelector(".edit");
+    sentence.textContent = text;
+    for (const name of ["contenteditable", "role", "aria-label"]) sentence.removeAttribute(name);
+    panel.classList.toggle("edited", panel.classList.contains("edited") || text !== sentence.dataset.before);
+    Object.assign(button, { textContent: "Edit", ariaPressed: "false" });
+    button.focus();
+  };
   const quoted = (text) => `"${text.replaceAll("&", "&amp;").replaceAll('"', "&quot;")}"`;
   const asHtml = (name, text) => `<img src=${quoted(name)} alt=${quoted(text)}>`;
   document.addEventListener("click", async (event) => {
     const explained = event.target.closest?.(".explained");
     const word = wordOf(event), pick = event.target.closest?.(".pick"), button = event.target.closest?.(".copy");
+    const editor = event.target.closest?.(".edit"), open = explained?.querySelector(".sentence[contenteditable]");
     if (word) {
       const again = word === pinned;
       pin(again ? null : word);
       if (again) unlook();
       else look(word);
+    } else if (editor && open) {
+      edited(open, oneLine(open));
+    } else if (editor) {
+      edit(explained.querySelector(".panel:not([hidden]) .sentence"));
+      Object.assign(editor, { textContent: "Done", ariaPressed: "true" });
     } else if (pick) {
+      if (open) edited(open, oneLine(open));
       explained.querySelectorAll(".panel").forEach((panel) => (panel.hidden = panel.dataset.place !== pick.dataset.place));
       explained.querySelectorAll(".pick").forEach((one) => one.setAttribute("aria-pressed", String(one === pick)));
       pin(null);
       unlook();
     } else if (button && explained) {
-      const text = explained.querySelector(".panel:not([hidden]) .sentence").textContent;
+      const text = oneLine(explained.querySelector(".panel:not([hidden]) .sentence"));
       await copy(button.dataset.copies === "html" ? asHtml(explained.dataset.name, text) : text);
       const label = button.textContent;
       button.textContent = "Copied";

@@ -183,6 +183,7 @@ def _caption(
             search=search,
             window=looked.window,
             name=name,
+            unsure=captioner.is_unsure,
         )
         yield gr.update(**change), shown, searched(found, search)
     except OptionError as error:  # a slider's box was emptied to type another number, say: the photo stays
