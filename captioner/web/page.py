@@ -27,9 +27,10 @@ _DATA_SETS = {"flickr8k": "Flickr8k", "flickr30k": "Flickr30k", "coco": "COCO", 
 
 _FILES = files("captioner.web")
 CSS = (_FILES / "page.css").read_text(encoding="utf-8")
-HEAD = (
-    '<meta name="description" content="Describes a photo in one sentence.">'
-    f"<script>{(_FILES / 'page.js').read_text(encoding='utf-8')}</script>"
+_SCRIPTS = ("page.js", "kept.js", "files.js", "scenes.js", "album.js")
+"""The later ones use what the earlier ones define."""
+HEAD = '<meta name="description" content="Describes a photo in one sentence.">' + "".join(
+    f"<script>{(_FILES / name).read_text(encoding='utf-8')}</script>" for name in _SCRIPTS
 )
 
 
