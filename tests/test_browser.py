@@ -217,6 +217,10 @@ def test_how_it_searched(browser: Browser, address: str, tmp_path: Path) -> None
     assert " ".join(words[:-1]).lower() == caption.lower()
     assert page.locator("#tree .lost").count() > 0
     page.screenshot(path=tmp_path / "tree.png", full_page=True)
+    page.get_by_role("button", name="Beam 3, easier to read").click()
+    expect(page.get_by_label("number input for Beam size")).to_have_value("3", timeout=20_000)
+    expect(page.locator("#tree .wide")).to_have_count(0, timeout=20_000)
+    expect(page.get_by_role("button", name="Beam 3, easier to read")).not_to_be_visible()  # it would do nothing
     page.get_by_role("radio", name="Greedy").click()
     expect(page.locator("#tree .lost")).to_have_count(0, timeout=20_000)
     expect(page.get_by_label("number input for Beam size")).to_have_count(0)
@@ -479,4 +483,10 @@ def test_it_fits_a_phone(browser: Browser, address: str, tmp_path: Path, scheme:
     assert below is not None
     assert examples is not None
     assert below["y"] < min(600, examples["y"])
+    # What Gradio measures its tabs by is out of sight, and no stop of the keyboard.
+    small = visit.page.evaluate("""() => [...document.querySelectorAll("button, summary, select, input")]
+      .filter((one) => !one.matches("[tabindex='-1'], [type=radio], [type=checkbox], [type=file]"))
+      .filter((one) => one.getBoundingClientRect().height > 0 && one.getBoundingClientRect().height < 43.5)
+      .map((one) => one.outerHTML.slice(0, 150))""")
+    assert small == []
     visit.close()

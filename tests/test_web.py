@@ -32,8 +32,8 @@ pytest.importorskip("gradio", reason="the page needs gradio")
 from fastapi.testclient import TestClient
 
 from captioner.web import server
-from captioner.web.html import explained
-from captioner.web.photo import EXAMPLES
+from captioner.web.examples import EXAMPLES
+from captioner.web.html import explained, searched
 
 ROOT = Path(__file__).parent.parent
 
@@ -139,6 +139,20 @@ def test_the_model_says_that_it_is_unsure(
     with TestClient(made(captioner, WebOptions()), base_url=ADDRESS) as client:
         visitor = Visitor(client)
         assert ("The model is unsure" in first_glance(visitor.result(visitor.upload(PHOTO)))) is said
+
+
+@pytest.mark.parametrize("rerank", [0.0, 0.75])
+def test_the_winner_comes_first_in_the_tree(both_ways_file: ModelFile, rerank: float) -> None:
+    """However improbable its beginning: no word stands above its words. A beam wider than 3 is marked as wide."""
+    for seed in range(4):
+        for beam in (3, 5):
+            search = SearchOptions(beam, 7, 0.5, rerank)
+            explanation = Captioner.of(both_ways_file).explain(encoded(noise(seed=seed), "JPEG"), search=search)
+            shown = searched(explanation, search)
+            fates = re.findall(r"<span class='(\w+)'", shown)
+            assert fates.index("best") == 0
+            assert "best" not in fates[fates.count("best") :]
+            assert ("class='tree wide'" in shown) is (beam > 3)
 
 
 def test_unlikely_words_look_unlikely() -> None:
@@ -395,6 +409,20 @@ def test_examples_that_come_with_gradio(captioner: Captioner, tmp_path: Path, mo
     assert examples(captioner, WebOptions()) == ["cheetah", "lion", "tower"]
     monkeypatch.setattr("gradio.__file__", str(tmp_path / "__init__.py"))
     assert examples(captioner, WebOptions()) == []
+
+
+def test_a_model_of_shapes_has_shapes_as_examples(
+    small_file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows nothing else; each is called by what is on it, and --examples still wins."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    shapes = Captioner.of(replace(small_file, provenance={"data": "shapes"}))
+    names = examples(shapes, WebOptions())
+    assert len(names) == 6
+    assert all(re.search("circle|square|triangle", name) for name in names)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.bmp").write_bytes(encoded(noise(), "BMP"))
+    assert examples(shapes, WebOptions(examples=str(tmp_path / "own"))) == ["mine"]
 
 
 def test_a_port_in_use_is_explained(captioner: Captioner) -> None:

@@ -102,7 +102,7 @@
     more.addEventListener("toggle", () => more.open && open(photo, item, more.lastChild));
     const unsure = build("p", { className: "unsure", hidden: !photo.unsure, textContent: "The model is unsure" });
     item.unsure = unsure;
-    item.append(image, unsure, caption, build("div", { className: "row" }, name, build("label", {}, tick, " Checked")), more);
+    item.append(image, unsure, caption, build("div", { className: "line" }, name, build("label", {}, tick, " Checked")), more);
     paint(photo, image);
     return item;
   };
@@ -134,7 +134,7 @@
     out.addEventListener("click", () => confirm(`Take ${photo.name} out of the album?`) && remove(photo, item));
     const sure = photo.probability === null ? "" : `${Math.round(100 * photo.probability)}% mean probability per word`;
     place.replaceChildren(build("ul", {}, ...rows), build("p", { className: "hint", textContent: sure }),
-      build("div", { className: "row" }, ...(models.length > 1 ? [model] : []), search, again, out), said);
+      build("div", { className: "line" }, ...(models.length > 1 ? [model] : []), search, again, out), said);
   };
   // By the photo itself where this tab still has it, by its small picture else: the server's copy may be gone.
   const anew = async (photo, item, model, search) => {

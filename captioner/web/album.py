@@ -46,7 +46,7 @@ _TOOLS = (
     "<p class='hint kept' role='status'></p>"
     f"{buttons(PHOTOS)}<p class='hint'>Text files and XMP sidecars are small files to lie beside the photos; the "
     "photos stay as they are. Unpacked over sidecars that are there already, they replace them.</p>"
-    "<div class='row tools'>"
+    "<div class='line tools'>"
     "<label>Order <select class='sort'><option value='place'>as they came</option>"
     "<option value='sure'>least sure first</option><option value='name'>by name</option></select></label>"
     "<label>Show <select class='show'><option value='all'>all</option><option value='unsure'>unsure</option>"

@@ -32,6 +32,9 @@ def problem(message: str) -> str:
     return f"<p class='problem' role='alert'>{escape(message)}</p>"
 
 
+EASY = 3
+"""The widest beam whose tree a learner can follow."""
+
 _LISTED = 5  # sentences that are seen without asking for more
 _TOLD = 20  # problems that are shown at a time
 
@@ -141,18 +144,24 @@ def _chip(word: Word) -> str:
 
 
 def searched(explanation: Explanation, search: SearchOptions) -> str:
-    """The tree of the search: nested lists, each word with its probability, what was given up paler."""
+    """The tree of the search: nested lists, each word with its probability, what was given up paler.
+
+    One that is too `wide` for a learner is marked: the page then offers a smaller beam.
+    """
+    wide = " wide" if search.beam_size > EASY else ""
     both = " Which one won, a second decoder had a say in, which reads from the end." if search.rerank else ""
     return (
         "<p class='hint'>Each word with its probability after the words before it; below it, further in, what it tried "
-        f"next. Bold is what it chose, upright the other sentences it considered, slanted what it gave up.{both}</p>"
-        f"<div class='tree' tabindex='0' role='group' aria-label='The tree of the search'>{_branches(explanation.tree)}"
-        "</div>"
+        "next. Bold is what it chose, which comes first, upright the other sentences it considered, slanted what it "
+        f"gave up.{both}</p>"
+        f"<div class='tree{wide}' tabindex='0' role='group' aria-label='The tree of the search'>"
+        f"{_branches(explanation.tree)}</div>"
     )
 
 
 def _branches(branches: tuple[Branch, ...]) -> str:
-    return f"<ul>{''.join(map(_branch, branches))}</ul>" if branches else ""
+    winner_first = sorted(branches, key=lambda branch: branch.sentence != 0)  # however improbable it began
+    return f"<ul>{''.join(map(_branch, winner_first))}</ul>" if branches else ""
 
 
 def _branch(branch: Branch) -> str:

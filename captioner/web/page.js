@@ -23,8 +23,10 @@
     const dataTransfer = typed(event.dataTransfer.files);
     event.target.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
   }, true);
-  // Gradio gives its examples no name that a screen reader could say.
+  // Gradio gives its examples no name that a screen reader could say, and its place for a photo words of its own.
   new MutationObserver(() => {
+    const place = document.querySelector("#photo button.upload-container"), ours = "Drop, choose, take or paste a photo";
+    if (place && place.ariaLabel !== ours) place.ariaLabel = ours;
     for (const button of document.querySelectorAll("#examples button.gallery-item:not([aria-label])")) {
       const file = button.querySelector("img")?.src.split("/").pop();
       if (file) button.setAttribute("aria-label", "Example: " + decodeURIComponent(file).slice(0, -".png".length));
