@@ -3,7 +3,8 @@
 Values, and their plain form for JSON. They know no torch.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 from captioner.errors import CaptionerError
@@ -33,6 +34,9 @@ class Caption:
     """Geometric mean of the probabilities of the words and of the sentence's end: how sure the model is, 0..1."""
     alternatives: tuple["Caption", ...] = ()
     """The other sentences the search found, best first; by both decoders where the search was to rerank."""
+    score: float = field(default=math.nan, compare=False, repr=False)
+    """What it was ranked by among them: a log-probability over its length ** length_penalty, of both decoders where the
+    search was to rerank. It belongs to the ranking, not to the sentence."""
 
 
 @dataclass(frozen=True)

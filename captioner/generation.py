@@ -6,6 +6,7 @@ search found is the caption (`SearchOptions.rerank`). It knows how a sentence en
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from captioner.captions import Branch, Caption, Explanation, Word
@@ -103,7 +104,7 @@ def _search(
 def _rerank(
     results: Sequence[Sequence[Hypothesis]], network: Network, features: Any, options: SearchOptions
 ) -> list[list[Hypothesis]]:
-    """Each image's hypotheses, the best first by both decoders: (1 - rerank) * left to right + rerank * right to left.
+    """Each image's hypotheses, best first by a score of both: (1 - rerank) * left to right + rerank * right to left.
 
     Both log-probabilities are divided by length ** length_penalty, as in search. Unfinished hypotheses stay behind, in
     the order they had: what was cut off has no end to read from.
@@ -119,7 +120,7 @@ def _rerank(
             both = (1 - options.rerank) * hypothesis.score + options.rerank * score
             places.append((hypothesis.finished, both if hypothesis.finished else hypothesis.score))
         order = sorted(range(len(hypotheses)), key=places.__getitem__, reverse=True)
-        ranked.append([hypotheses[index] for index in order])
+        ranked.append([replace(hypotheses[index], score=places[index][1]) for index in order])
     return ranked
 
 
@@ -141,6 +142,7 @@ def _caption(
         alternatives=tuple(
             _caption([other], vocabulary, looks[place : place + 1]) for place, other in enumerate(others, 1)
         ),
+        score=first.score,
     )
 
 

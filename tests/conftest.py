@@ -23,6 +23,7 @@ from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions
 from captioner.text import END, SPECIAL_WORDS, Vocabulary
 
+pytest.register_assert_rewrite("tests.browsing")  # whose assertions say what they found, too
 torch.set_num_threads(1)  # small networks; threads that wait for a busy core make the tests ten times slower
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +106,19 @@ def model(small_file: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> st
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium of the system's."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browsing import CHROMIUM, FLAGS
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
 @pytest.fixture(scope="session")
 def talkative(small_file: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where the small model lies as a file, with the end of a sentence made so improbable that it says something."""
@@ -142,7 +156,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[str]:
             assert process.stdout is not None
             ready, _, _ = select.select([process.stdout], [], [], 120)
             line = process.stdout.readline() if ready else ""
-            found = re.match(r"captioner is at (http://127\.0\.0\.1:\d+) \(the bundled model .* on cpu\)$", line)
+            found = re.match(r"captioner is at (http://127\.0\.0\.1:\d+) \(.* on cpu\)$", line)
             assert found, (line, log.read_text())
             yield found[1]
             process.send_signal(signal.SIGINT)

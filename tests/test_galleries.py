@@ -8,6 +8,8 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import pytest
 from PIL import Image
 
 from captioner.captioner import Captioner
+from captioner.checkpoint import ModelFile, save_model
 from captioner.options import VideoOptions, WebOptions
+from captioner.sureness import Sureness
 from captioner.video import caption_video
 
 pytest.importorskip("gradio", reason="the page needs gradio")
@@ -24,6 +28,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from captioner.web import album, clip, page
+from captioner.web.downloads import PHOTOS
 from captioner.web.queue import ModelQueue
 from captioner.web.queued import Queued
 from tests.clips import moving, write_clip
@@ -70,17 +75,74 @@ def test_photos_and_zips_become_a_gallery(visitor: Visitor, captioner: Captioner
         archive.writestr("0.jpg", photos[2])
         archive.writestr("trip/broken.jpg", b"no picture")
     uploads = [visitor.upload(photos[0], "0.jpg"), visitor.upload(file.getvalue(), "trip.zip")]
-    said, gallery, downloads = shown(visitor.call(visitor.button("Caption them"), [uploads, "first"]))
+    said, gallery, done = shown(visitor.call(visitor.button("Caption them"), [uploads, "first"]))
     assert "3 photos captioned" in said
     assert said.count("<li>") == 1
     assert "trip/broken.jpg" in said
-    assert downloads["visible"]
+    assert done == [upload["path"] for upload in uploads]
+    (broken,) = (photo for photo in gallery if photo.get("error"))
+    assert broken["name"] == "trip/broken.jpg"
+    assert escape(broken["error"]) in said
+    gallery.remove(broken)
+    assert len({photo["id"] for photo in gallery}) == 3
+    assert {photo["name"]: photo["source"] for photo in gallery} == {
+        "0.jpg": uploads[0]["path"],
+        "trip/0.jpg": uploads[1]["path"],
+        "0-2.jpg": uploads[1]["path"],
+    }
     captions = {photo["name"]: photo["caption"] for photo in gallery}
     expected = [caption.text for caption in captioner(photos)]
     assert captions == {"0.jpg": expected[0], "trip/0.jpg": expected[1], "0-2.jpg": expected[2]}
     for photo in gallery:
         thumbnail = visitor.client.get(f"/gradio_api/file={photo['path']}").content
-        assert max(Image.open(io.BytesIO(thumbnail)).size) <= 320
+        assert max(Image.open(io.BytesIO(thumbnail)).size) <= 480
+
+
+def test_a_zip_goes_on_where_it_was_stopped(visitor: Visitor) -> None:
+    """The page says how many of its pictures, broken ones among them, came; no other is left out, none comes twice."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(5):
+            archive.writestr(f"{number}.jpg", b"no picture" if number == 1 else encoded(noise(seed=number), "JPEG"))
+    upload = visitor.upload(file.getvalue(), "trip.zip")
+    _, all_of_it, _ = shown(visitor.call(visitor.button("Caption them"), [[upload], "first"]))
+    names = [photo["name"] for photo in all_of_it]
+    assert names == [f"{number}.jpg" for number in range(5)]  # a broken one in its turn
+    for done in (0, 2, 5):
+        _, rest, _ = shown(visitor.call(visitor.button("Caption them"), [[{"file": upload, "done": done}], "first"]))
+        assert [photo["name"] for photo in rest] == names[done:]
+
+
+def test_photos_of_one_name_keep_their_folders(visitor: Visitor) -> None:
+    """In the gallery and in every download."""
+    uploads = [
+        {**visitor.upload(encoded(noise(seed=seed), "JPEG"), "1.jpg"), "orig_name": f"{folder}/1.jpg"}
+        for seed, folder in enumerate(("rome", "oslo"))
+    ]
+    _, gallery, _ = shown(visitor.call(visitor.button("Caption them"), [uploads, "first"]))
+    assert [photo["name"] for photo in gallery] == ["rome/1.jpg", "oslo/1.jpg"]
+    for form in PHOTOS:
+        data = download(visitor, form, *gallery).content
+        if form in ("txt", "xmp"):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                data = " ".join(archive.namelist()).encode()
+        for folder in (b"rome", b"oslo"):
+            assert folder + b"/1." in data or (form == "coco" and b"1" in data)
+
+
+@pytest.mark.parametrize(("below", "unsure"), [(1.0, True), (0.0, False), (None, None)])
+def test_an_album_says_where_the_model_is_unsure(
+    small_file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: float | None, unsure: bool | None
+) -> None:
+    """By the threshold of the model's file; without one, nothing is said."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    origin = {} if below is None else {"sureness": asdict(Sureness(below, 0.8, 0.5, 30.0, 1000))}
+    save_model(tmp_path / "model.safetensors", replace(small_file, provenance=origin))
+    with TestClient(made(Captioner.load(tmp_path / "model.safetensors", "cpu"), WebOptions()), base_url=ADDRESS) as one:
+        visitor = Visitor(one)
+        upload = visitor.upload(encoded(noise(), "JPEG"), "a.jpg")
+        _, gallery, _ = shown(visitor.call(visitor.button("Caption them"), [[upload], "first"]))
+    assert gallery[0]["unsure"] is unsure
 
 
 def test_equal_photos_have_pictures_of_their_own(visitor: Visitor) -> None:
@@ -118,13 +180,12 @@ def test_a_clip_becomes_scenes(visitor: Visitor, captioner: Captioner, drawn: Pa
     """The same as `caption_video` gives, with the player, the pictures and how far it is in between."""
     visitor.grown.clear()
     file = visitor.upload(drawn.read_bytes(), "clip.mp4")
-    _, said, scenes, downloads = shown(visitor.call(visitor.button("Caption it"), [file, "first"]))
+    _, said, scenes, _ = shown(visitor.call(visitor.button("Caption it"), [file, "first"]))
     expected = list(caption_video(drawn, captioner))
     assert [(one["start"], one["end"], one["caption"]) for one in scenes] == [
         (scene.start, scene.end, scene.caption.text) for scene in expected
     ]
     assert f"{len(expected)} scene" in said
-    assert downloads["visible"]
     assert visitor.client.get(f"/gradio_api/file={scenes[0]['path']}").content == expected[0].thumbnail
     grown = str(visitor.grown)
     assert f"gradio_api/file={file['path']}" in grown
@@ -148,11 +209,10 @@ def test_a_clip_goes_through_the_one_queue(visitor: Visitor, drawn: Path) -> Non
 def test_what_is_no_clip_gets_a_sentence(visitor: Visitor, data: bytes, sentence: str) -> None:
     """It names the file as its owner does, and no path of the server."""
     file = visitor.upload(data, "my clip.mp4")
-    _, said, scenes, downloads = shown(visitor.call(visitor.button("Caption it"), [file, "first"]))
+    _, said, scenes, _ = shown(visitor.call(visitor.button("Caption it"), [file, "first"]))
     assert f"my clip.mp4 {sentence}" in said
     assert "/" not in said.replace("</p>", "")
     assert scenes == []
-    assert not downloads["visible"]
 
 
 def test_a_clip_that_is_too_long_is_refused(visitor: Visitor, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +290,7 @@ def test_downloads(visitor: Visitor) -> None:
 
 def test_a_wrong_download_is_refused(visitor: Visitor) -> None:
     """An unknown form, no captions, or a name that leads out of the archive."""
-    assert "choose csv" in download(visitor, "pdf", PHOTO).json()["error"]
+    assert "choose txt" in download(visitor, "pdf", PHOTO).json()["error"]
     assert download(visitor, "csv").status_code == 422
     assert download(visitor, "vtt", {"name": "x", "caption": "x", "start": -1}).status_code == 422
 

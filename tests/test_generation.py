@@ -95,6 +95,7 @@ def test_sentences_are_ranked_by_both_decoders(both_ways_file, features, ask, re
         assert len(both) == len(ranked)
         scores = [both[caption.text] for caption in ranked]
         assert scores == pytest.approx(sorted(scores, reverse=True), abs=1e-4)
+        assert [caption.score for caption in ranked] == pytest.approx(scores, abs=1e-4)  # which whoever asks can see
         moved += ranked != found
         other = {
             caption.text: (1 - rerank) * forwards / length**penalty + rerank * backwards

@@ -1,12 +1,14 @@
 """The page and its server, through the routes a browser uses; test_browser.py looks at it in a real one."""
 
 import io
+import math
 import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,9 +19,11 @@ import pytest
 from PIL import Image
 
 from captioner.captioner import Captioner
-from captioner.checkpoint import ModelFile
+from captioner.captions import Caption, Explanation, Word
+from captioner.checkpoint import ModelFile, save_model
 from captioner.errors import ImageError, OptionError
 from captioner.options import SearchOptions, WebOptions
+from captioner.sureness import Sureness
 from tests.hostile import encoded, noise, write_hostile_files
 from tests.visitors import ADDRESS, Visitor, made, small_captioner
 
@@ -28,7 +32,8 @@ pytest.importorskip("gradio", reason="the page needs gradio")
 from fastapi.testclient import TestClient
 
 from captioner.web import server
-from captioner.web.photo import EXAMPLES
+from captioner.web.examples import EXAMPLES
+from captioner.web.html import explained, searched
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,7 +89,83 @@ def test_an_upload_gets_its_caption(visitor: Visitor, captioner: Captioner) -> N
     assert f"{100 * expected.word_probability:.0f}% mean probability per word" in result
     assert result.count("<tr>") == 2 + len(expected.alternatives) == 4
     for other in (expected, *expected.alternatives):
-        assert f">{other.text}</button></td><td>{100 * other.word_probability:.0f}%</td>" in result
+        share = math.exp(other.score - expected.score)
+        assert f">{other.text}</button></td><td>{100 * share:.0f}%</td>" in result
+
+
+def first_glance(result: str) -> str:
+    """What is read of a result before anything is opened, pointed at or picked."""
+    open_ones = re.sub(r"<details.*?</details>|<div class='panel' data-place='[1-9].*?</details></div>", "", result)
+    return re.sub(r"<[^>]*>", " ", re.sub(r"<button type='button' class='word.*?</button>", "", open_ones))
+
+
+def test_the_first_glance_is_in_words_people_know(visitor: Visitor) -> None:
+    """No log-probabilities, no decoders, no mean per word; whoever opens "In numbers" finds them."""
+    result = visitor.result(visitor.upload(PHOTO))
+    for word in ("probab", "decoder", "beam", "mean", "log", "per word"):
+        assert word not in first_glance(result).lower()
+        assert word in result.lower() or word == "decoder"
+    assert "As good as the best" in first_glance(result)
+
+
+@pytest.mark.parametrize("rerank", [0.0, 0.75])
+@pytest.mark.parametrize("penalty", [0.0, 0.5])
+def test_best_first_shows_what_it_is_ranked_by(both_ways_file: ModelFile, rerank: float, penalty: float) -> None:
+    """The numbers of the list fall from its first row, 100%, to its last, however many decoders rank it."""
+    search = SearchOptions(5, 7, penalty, rerank)
+    explanation = Captioner.of(both_ways_file).explain(PHOTO, search=search)
+    shown = html_of(explanation, search)
+    shares = [float(share) for share in re.findall(r"</button></td><td>(?:&lt;)?(\d+)%", shown)]
+    assert len(shares) >= 3
+    assert shares[0] == 100
+    assert shares == sorted(shares, reverse=True)
+
+
+def html_of(explanation: Explanation, search: SearchOptions) -> str:
+    """What the page shows of it."""
+    whole = (0.0, 0.0, 1.0, 1.0)
+    return explained(explanation, by="", seconds=1, search=search, window=whole, name="", unsure=lambda _: None)
+
+
+@pytest.mark.parametrize(("below", "said"), [(1.0, True), (0.0, False), (None, False)])
+def test_the_model_says_that_it_is_unsure(
+    small_file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: float | None, said: bool
+) -> None:
+    """By the threshold that its own file carries, as training writes it; an older file carries none."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    origin = {} if below is None else {"sureness": asdict(Sureness(below, 0.8, 0.5, 30.0, 1000))}
+    save_model(tmp_path / "model.safetensors", replace(small_file, provenance=origin))
+    captioner = Captioner.load(tmp_path / "model.safetensors", "cpu")
+    with TestClient(made(captioner, WebOptions()), base_url=ADDRESS) as client:
+        visitor = Visitor(client)
+        assert ("The model is unsure" in first_glance(visitor.result(visitor.upload(PHOTO)))) is said
+
+
+@pytest.mark.parametrize("rerank", [0.0, 0.75])
+def test_the_winner_comes_first_in_the_tree(both_ways_file: ModelFile, rerank: float) -> None:
+    """However improbable its beginning: no word stands above its words. A beam wider than 3 is marked as wide."""
+    for seed in range(4):
+        for beam in (3, 5):
+            search = SearchOptions(beam, 7, 0.5, rerank)
+            explanation = Captioner.of(both_ways_file).explain(encoded(noise(seed=seed), "JPEG"), search=search)
+            shown = searched(explanation, search)
+            fates = re.findall(r"<span class='(\w+)'", shown)
+            assert fates.index("best") == 0
+            assert "best" not in fates[fates.count("best") :]
+            assert ("class='tree wide'" in shown) is (beam > 3)
+
+
+def test_unlikely_words_look_unlikely() -> None:
+    """Paler below a half, marked too below a fifth, and the page says what the mark means."""
+    words = tuple(Word(text, share) for text, share in (("a", 0.9), ("red", 0.4), ("yak", 0.1)))
+    explanation = Explanation(Caption("A red yak", -3.0, words, 0.3, score=-1.0), ())
+    shown = html_of(explanation, SearchOptions())
+    assert re.findall(r"class='(word[^']*)'[^>]*>(\w+)", shown) == [
+        ("word", "a"),
+        ("word paler", "red"),
+        ("word paler unlikely", "yak"),
+    ]
+    assert "Dotted words are unlikely" in shown
 
 
 def test_the_sentence_appears_as_it_is_written(visitor: Visitor, captioner: Captioner) -> None:
@@ -154,7 +235,7 @@ def test_the_second_decoder_has_a_slider_where_there_is_one(
             assert sentence(result) == (expected.text or "(It found no words.)")
             texts = [other.text or "(no words)" for other in (expected, *expected.alternatives)]
             assert re.findall(r"'>([^<]*)</button></td>", result) == [escape(text) for text in texts]
-        assert "a second decoder" in results[1]
+        assert "of two decoders" in results[1]
         assert results[0] != results[1]
         for someone, shown in ((other, True), (visitor, False)):
             parts = someone.client.get("/config").json()["components"]
@@ -328,6 +409,20 @@ def test_examples_that_come_with_gradio(captioner: Captioner, tmp_path: Path, mo
     assert examples(captioner, WebOptions()) == ["cheetah", "lion", "tower"]
     monkeypatch.setattr("gradio.__file__", str(tmp_path / "__init__.py"))
     assert examples(captioner, WebOptions()) == []
+
+
+def test_a_model_of_shapes_has_shapes_as_examples(
+    small_file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows nothing else; each is called by what is on it, and --examples still wins."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    shapes = Captioner.of(replace(small_file, provenance={"data": "shapes"}))
+    names = examples(shapes, WebOptions())
+    assert len(names) == 6
+    assert all(re.search("circle|square|triangle", name) for name in names)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.bmp").write_bytes(encoded(noise(), "BMP"))
+    assert examples(shapes, WebOptions(examples=str(tmp_path / "own"))) == ["mine"]
 
 
 def test_a_port_in_use_is_explained(captioner: Captioner) -> None:

@@ -53,7 +53,7 @@ class Hypothesis:
     finished: bool
     """It reached the end; False: it was cut at the greatest length."""
     score: float
-    """What the search ranks it by: log-probability / len(log_probabilities) ** length_penalty."""
+    """What it is ranked by: log-probability / len(log_probabilities) ** length_penalty, unless it was judged again."""
 
     @property
     def log_probability(self) -> float:

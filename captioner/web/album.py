@@ -4,6 +4,8 @@ Promises: a bad file costs the others nothing, and is named; memory stays level 
 """
 
 import io
+import itertools
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -15,36 +17,53 @@ from PIL import Image
 
 from captioner.archives import ZippedPictures
 from captioner.captioner import Captioner
-from captioner.captions import Caption
+from captioner.captions import Captioned
 from captioner.errors import ArchiveError, ImageError
 from captioner.pictures import read_image
-from captioner.web.downloads import MOST, PHOTOS
-from captioner.web.gallery import Card, keep_picture
+from captioner.web.downloads import MOST, PHOTOS, buttons
+from captioner.web.gallery import Card, build_gallery, keep_picture
 from captioner.web.html import problems
 from captioner.web.queue import ModelQueue
 from captioner.web.queued import Queued
 from captioner.web.workbench import Shown, Upload, Words, build_workbench
 
-_THUMBNAIL = 320
-"""Longest side, in pixels, of the photos in the gallery."""
+_THUMBNAIL = 480
+"""Longest side, in pixels, of the photos in the gallery: sharp on a phone, and enough to caption one anew."""
 
 _TOLD = 0.5
 """Seconds between two looks at the gallery as it grows."""
 
 _WORDS = Words(
     page="album",
-    gallery="album",
-    upload="Photos, or a zip of them",
+    title="Photos to caption",
+    drop="Drop photos, a folder or a zip of them here, or",
+    choose="Choose photos",
     start="Caption them",
-    missing="There are no photos yet: drop some, or a zip of them, above.",
-    download_hint="<p class='hint'>Sidecars are small files to lie beside the photos; the photos stay as they are. "
-    "Unpacked over sidecars that are there already, they replace them.</p>",
+    missing="There are no new photos yet: drop some, or a zip of them, above.",
+)
+
+_TOOLS = (
+    "<p class='hint kept' role='status'></p>"
+    f"{buttons(PHOTOS)}<p class='hint'>Text files and XMP sidecars are small files to lie beside the photos; the "
+    "photos stay as they are. Unpacked over sidecars that are there already, they replace them.</p>"
+    "<div class='line tools'>"
+    "<label>Order <select class='sort'><option value='place'>as they came</option>"
+    "<option value='sure'>least sure first</option><option value='name'>by name</option></select></label>"
+    "<label>Show <select class='show'><option value='all'>all</option><option value='unsure'>unsure</option>"
+    "<option value='unchecked'>not checked</option><option value='edited'>edited</option>"
+    "<option value='errors'>errors</option></select></label>"
+    "<label>Find <input type='search' class='find'></label>"
+    "<button type='button' class='clear'>Clear the album</button></div>"
+    "<p class='count' role='status'></p>"
+    "<p class='hint'>In a caption: Enter goes to the next one, Shift+Enter back, Ctrl+Enter marks it as checked and "
+    "goes to the next one, Esc undoes.</p>"
 )
 
 
 def build_album(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
     """The controls for many photos, inside the page."""
-    build_workbench(captioners, partial(_caption_all, queue), _WORDS, PHOTOS, several=True, concurrency=2)
+    gallery = partial(build_gallery, "album", "Album", _TOOLS, "album", models=list(captioners))
+    build_workbench(captioners, partial(_caption_all, queue), _WORDS, gallery, several=True, concurrency=2)
 
 
 def _caption_all(queue: ModelQueue, captioner: Captioner, uploads: list[Upload], gallery: gr.HTML) -> Iterator[Shown]:
@@ -52,20 +71,22 @@ def _caption_all(queue: ModelQueue, captioner: Captioner, uploads: list[Upload],
     wrong: list[str] = []
     cards: list[Card] = []
     paths: dict[str, str] = {}
+    came_from: dict[str, str] = {}
     sources, expected = _sources(uploads, wrong)
     enough = max(captioner.image.enough, _THUMBNAIL)
 
-    def pictures() -> Iterator[tuple[str, Image.Image]]:
+    def pictures() -> Iterator[tuple[str, Image.Image | bytes]]:
         taken: set[str] = set()
-        for number, (title, data) in enumerate(sources):
+        for number, (source, title, data) in enumerate(sources):
             if number == MOST:
                 wrong.append(f"Only the first {MOST:,} photos were taken: send the others in a second go.")
                 return
             name = _unique(title, taken)
+            came_from[name] = source
             try:
                 picture = read_image(data, at_least=enough)  # once, for the model and for the gallery
-            except ImageError as error:
-                wrong.append(error.told(name))
+            except ImageError:
+                yield name, data  # whose error comes in its turn
                 continue
             paths[name] = keep_picture(gallery, _thumbnail(picture))
             yield name, picture
@@ -74,46 +95,61 @@ def _caption_all(queue: ModelQueue, captioner: Captioner, uploads: list[Upload],
     told = 0.0
     with closing(Queued(queue, captioner).stream(pictures())) as stream:
         for found in stream:
-            if found.caption is None:
-                wrong.append(f"{found.name}: {found.error}")
-            else:
-                cards.append(_card(found.name, paths[found.name], found.caption))
+            card = _card(captioner, found, paths.get(found.name, ""), came_from[found.name])
+            cards.append(card)
+            if card.error:
+                wrong.append(card.error)
             if time.monotonic() - told >= _TOLD:
                 told = time.monotonic()
-                yield Shown(_progress(len(cards) + len(wrong), expected, wrong), cards)
-    yield Shown(_done(len(cards), wrong), cards)
+                yield Shown(_progress(len(cards), expected, wrong), cards)
+    yield Shown(_done(sum(not card.error for card in cards), wrong), cards, done=True)
 
 
-def _card(name: str, path: str, caption: Caption) -> Card:
-    alternatives = [other.text for other in caption.alternatives]
-    sure = caption.word_probability
-    return Card(name=name, path=path, caption=caption.text, probability=sure, alternatives=alternatives)
+def _card(captioner: Captioner, found: Captioned, path: str, source: str) -> Card:
+    caption, error, key = found.caption, found.error, secrets.token_hex(8)
+    if caption is None:
+        said = error.told(found.name) if isinstance(error, ImageError) else f"{found.name}: {error}"
+        return Card(id=key, source=source, name=found.name, caption="", error=said)
+    return Card(
+        id=key,
+        source=source,
+        name=found.name,
+        path=path,
+        caption=caption.text,
+        probability=caption.word_probability,
+        alternatives=[other.text for other in caption.alternatives],
+        unsure=captioner.is_unsure(caption),
+    )
 
 
-def _sources(uploads: list[Upload], wrong: list[str]) -> tuple[Iterator[tuple[str, bytes]], int]:
-    """Every picture of the uploads, by its name, one at a time; and how many there will be, as far as is known."""
-    opened: list[tuple[str, Path | ZippedPictures]] = []
-    for path, name in uploads:
-        if name.lower().endswith(".zip"):
+def _sources(uploads: list[Upload], wrong: list[str]) -> tuple[Iterator[tuple[str, str, bytes]], int]:
+    """Every picture of the uploads but those that are done, one at a time: where it came from, its name, its bytes.
+
+    And how many there will be, as far as is known.
+    """
+    opened: list[tuple[Upload, ZippedPictures | None]] = []
+    for upload in uploads:
+        if upload.name.lower().endswith(".zip"):
             try:
-                opened.append((name, ZippedPictures(path)))
+                opened.append((upload, ZippedPictures(upload.path)))
             except ArchiveError as error:
                 wrong.append(str(error))
         else:
-            opened.append((name, path))
+            opened.append((upload, None))
 
-    def pictures() -> Iterator[tuple[str, bytes]]:
-        for name, source in opened:
-            if isinstance(source, ZippedPictures):
-                yield from source
-                wrong.extend(source.problems)
+    def pictures() -> Iterator[tuple[str, str, bytes]]:
+        for upload, zipped in opened:
+            if zipped is not None:
+                for name, data in itertools.islice(zipped, upload.done, None):
+                    yield str(upload.path), name, data
+                wrong.extend(zipped.problems)
             else:
                 try:
-                    yield name, source.read_bytes()
+                    yield str(upload.path), upload.name, upload.path.read_bytes()
                 except OSError:
-                    wrong.append(f"{name} is no longer here: upload it again.")
+                    wrong.append(f"{upload.name} is no longer here: upload it again.")
 
-    expected = sum(len(source) if isinstance(source, ZippedPictures) else 1 for _, source in opened)
+    expected = sum(1 if zipped is None else max(0, len(zipped) - upload.done) for upload, zipped in opened)
     return pictures(), min(MOST, expected)
 
 

@@ -21,8 +21,8 @@ from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, VideoError
 from captioner.options import VideoOptions
 from captioner.video import Scene, caption_video
-from captioner.web.downloads import CLIP
-from captioner.web.gallery import Card, keep_picture
+from captioner.web.downloads import CLIP, buttons
+from captioner.web.gallery import Card, build_gallery, keep_picture
 from captioner.web.html import problem
 from captioner.web.queue import ModelQueue
 from captioner.web.queued import Queued
@@ -36,8 +36,9 @@ PATIENCE = 300.0
 
 _WORDS = Words(
     page="clip",
-    gallery="scenes",
-    upload="Clip",
+    title="Clip to caption",
+    drop="Drop a clip here, or",
+    choose="Choose a clip",
     start="Caption it",
     missing="There is no clip yet: drop one above.",
     hint="<p class='hint'>It looks where the scene changes, and every few seconds where it does not; neighbours with "
@@ -48,12 +49,13 @@ _WORDS = Words(
 def build_clip(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
     """The controls for a clip, inside the page."""
     # One at a time: decoding takes every core.
-    build_workbench(captioners, partial(_caption_clip, queue), _WORDS, CLIP, several=False, concurrency=1)
+    gallery = partial(build_gallery, "scenes", "Scenes", buttons(CLIP), "scenes")
+    build_workbench(captioners, partial(_caption_clip, queue), _WORDS, gallery, several=False, concurrency=1)
 
 
 def _caption_clip(queue: ModelQueue, captioner: Captioner, uploads: list[Upload], gallery: gr.HTML) -> Iterator[Shown]:
     """What the page shows as the scenes are found."""
-    ((path, title),) = uploads
+    path, title, _ = uploads[0]
     cards: list[Card] = []
     share, wrong = 0.0, ""
     player: str | None = f"<video controls playsinline src='gradio_api/file={quote(str(path))}'></video>"

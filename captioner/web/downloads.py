@@ -47,10 +47,10 @@ class Format:
     write: Callable[[list[Card]], str | bytes]
 
 
-def buttons(formats: Mapping[str, Format], gallery: str) -> str:
-    """A row of buttons as HTML, which download what the gallery with that id shows; page.js brings them to life."""
+def buttons(formats: Mapping[str, Format]) -> str:
+    """A row of buttons as HTML, which download the captions of the gallery that they are in."""
     row = "".join(
-        f"<button type='button' class='download' data-format='{form}' data-gallery='{gallery}'>{known.title}</button>"
+        f"<button type='button' class='download' data-format='{form}'>{known.title}</button>"
         for form, known in formats.items()
     )
     return f"<p class='actions'>Download the captions, as they are edited: {row}</p>"
@@ -99,13 +99,13 @@ def _zip(sidecars: Callable[[list[tuple[str, str]]], Iterable[tuple[str, str]]],
 
 
 PHOTOS = {
+    "txt": Format("Text files", "captions-txt.zip", "application/zip", lambda cards: _zip(text_sidecars, cards)),
+    "xmp": Format("XMP sidecars", "captions-xmp.zip", "application/zip", lambda cards: _zip(xmp_sidecars, cards)),
     "csv": Format("CSV", "captions.csv", "text/csv", _csv),
     "jsonl": Format("JSON lines", "captions.jsonl", "application/jsonl", _jsonl),
     "coco": Format("COCO results", "captions.json", "application/json", lambda cards: coco_results(_texts(cards))),
-    "txt": Format("Text files", "captions-txt.zip", "application/zip", lambda cards: _zip(text_sidecars, cards)),
-    "xmp": Format("XMP sidecars", "captions-xmp.zip", "application/zip", lambda cards: _zip(xmp_sidecars, cards)),
 }
-"""For many photos."""
+"""For many photos, in the order that people want them: into the photos or beside them first."""
 
 CLIP = {
     "vtt": Format("WebVTT", "captions.vtt", "text/vtt", to_webvtt),

@@ -1,7 +1,8 @@
-"""The gallery that albums and clips fill: pictures with captions that can be edited in place (page.js draws it)."""
+"""Where albums and clips show their pictures, with captions that can be edited in place: album.js and scenes.js."""
 
 import secrets
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from pydantic import BaseModel, Field
@@ -13,10 +14,18 @@ class Card(BaseModel):
     name: str = Field(max_length=4096)
     path: str = ""
     """Where its small picture lies, for the page alone."""
-    caption: str = Field(max_length=10_000)
+    caption: str = Field(default="", max_length=10_000)
     probability: float | None = None
     """How sure the model is of its words, 0..1; None where a person wrote them."""
     alternatives: list[str] = Field(default=[], max_length=100)
+    unsure: bool | None = None
+    """The caption may well be wrong, by the model's own threshold; None without one."""
+    error: str | None = None
+    """Why there is no caption."""
+    id: str = ""
+    """Of a photo of an album: no other has it."""
+    source: str = ""
+    """The upload that the photo came from, as the server calls it."""
     file: str | None = None
     """The clip that it is a scene of."""
     start: float = Field(default=0.0, ge=0, le=1e7)
@@ -29,13 +38,23 @@ class Card(BaseModel):
         return self.caption
 
 
-def build_gallery(elem_id: str) -> gr.HTML:
-    """An empty gallery; its value is a list of cards, as plain values."""
+def build_gallery(elem_id: str, title: str, content: str, script: str, **props: Any) -> gr.HTML:
+    """An empty gallery; its value is a list of cards, as plain values.
+
+    `content` is the HTML between its title and its pictures; `script` the function that brings it to life, which finds
+    `props` beside the value.
+    """
+    heading = f"{elem_id}-title"
     return gr.HTML(
         [],
-        html_template="<ol class='gallery'></ol>",
-        js_on_load="captioner.gallery(element, props, watch)",
+        html_template=(
+            f"<section aria-labelledby='{heading}' hidden><h2 id='{heading}'>{title}</h2>{content}"
+            "<ol class='gallery'></ol></section>"
+        ),
+        js_on_load=f"captioner.{script}(element, props, watch)",
         elem_id=elem_id,
+        elem_classes="result",
+        **props,
     )
 
 

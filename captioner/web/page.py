@@ -32,9 +32,10 @@ _DATA_SETS = {
 
 _FILES = files("captioner.web")
 CSS = (_FILES / "page.css").read_text(encoding="utf-8")
-HEAD = (
-    '<meta name="description" content="Describes a photo in one sentence.">'
-    f"<script>{(_FILES / 'page.js').read_text(encoding='utf-8')}</script>"
+_SCRIPTS = ("page.js", "kept.js", "files.js", "scenes.js", "album.js")
+"""The later ones use what the earlier ones define."""
+HEAD = '<meta name="description" content="Describes a photo in one sentence.">' + "".join(
+    f"<script>{(_FILES / name).read_text(encoding='utf-8')}</script>" for name in _SCRIPTS
 )
 
 
@@ -86,11 +87,22 @@ def build_page(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
 
 
 def _about(captioners: Mapping[str, Captioner]) -> str:
-    """Which models there are, what they learnt from, and what to expect of them; what holds for several said once."""
+    """What to expect of the models, what holds for several said once; and, folded, what they are made of."""
     said: dict[str, list[str]] = {}
     for name, captioner in captioners.items():
-        said.setdefault(_limits(captioner), []).append(f"<b>{escape(name)}</b>: {escape(_parts(captioner))}")
-    return "".join(f"<p>{'<br>'.join(models)}</p>{limits}" for limits, models in said.items())
+        said.setdefault(_limits(captioner), []).append(escape(name))
+    made = "<br>".join(f"<b>{escape(name)}</b>: {escape(_made(captioner))}" for name, captioner in captioners.items())
+    title = "About this model" if len(captioners) == 1 else "About these models"
+    several = len(said) > 1
+    limits = "".join((f"<p><b>{' and '.join(names)}</b></p>" if several else "") + text for text, names in said.items())
+    return f"{limits}<details><summary>{title}</summary><p>{made}</p></details>"
+
+
+def _made(captioner: Captioner) -> str:
+    """A model in the field's own words."""
+    sureness = captioner.card.sureness
+    described = f"; {sureness.describe()}" if sureness else ""
+    return f"{_parts(captioner)}, {len(captioner.card.vocabulary):,} words{described}."
 
 
 def model_line(captioner: Captioner) -> str:

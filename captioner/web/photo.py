@@ -4,31 +4,22 @@ opinion beside the first, by another model or another search.
 Promises: whatever file is given, the page answers with a caption or with a sentence and goes on working.
 """
 
-import os
 import queue as queues
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from captioner.captioner import Captioner, pick_captioner
 from captioner.captions import to_dict
 from captioner.errors import CaptionerError, ImageError, OptionError
 from captioner.options import WebOptions
-from captioner.pictures import find_images, read_image
-from captioner.web.html import EMPTY, explained, growing, problem, searched
+from captioner.web.examples import build_examples, shown_copy
+from captioner.web.html import EASY, EMPTY, explained, growing, problem, searched
 from captioner.web.queue import ModelQueue
 from captioner.web.settings import Controls, build_settings, chosen
-
-EXAMPLES = 12
-"""Most example photos on the page."""
-
-_SHOWN = 1024
-"""Longest side, in pixels, of the copies that the page makes: of examples, and of photos no browser can show."""
 
 _BROWSERS_SHOW = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")
 """How files begin that every browser shows; others (HEIC, TIFF ...) are shown as a copy."""
@@ -54,7 +45,7 @@ def build_photo(captioners: Mapping[str, Captioner], options: WebOptions, queue:
             )
             # Gradio's example in its API description is a picture on GitHub.
             photo.example_payload = photo.example_value = lambda: None  # type: ignore[method-assign]
-            _examples(photo, options)
+            build_examples(photo, options, next(iter(captioners.values())))
         with gr.Column(scale=1, min_width=300):
             result, tree, settings = _side(captioners, "")
             compare = gr.Checkbox(label="Compare with other settings", elem_id="compare")
@@ -116,6 +107,9 @@ def _side(captioners: Mapping[str, Captioner], side: str) -> tuple[gr.HTML, gr.H
     settings = build_settings(captioners, side)
     with gr.Accordion("How it searched", open=False, elem_id=f"searched{side}"):
         tree = gr.HTML("", elem_id=f"tree{side}")
+        easier = gr.Button(f"Beam {EASY}, easier to read", size="sm", elem_id=f"easier{side}", elem_classes="easier")
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        settings.changed.append(easier.click(lambda: EASY, outputs=settings.sliders[0], **quiet))
     return result, tree, settings
 
 
@@ -174,7 +168,7 @@ def _caption(
         seconds = time.perf_counter() - began
         change: dict[str, Any] = {"alt_text": found.caption.text}
         if not data.startswith(_BROWSERS_SHOW):
-            change["value"] = _small(read_image(data, at_least=_SHOWN))
+            change["value"] = shown_copy(data)
         name = str(file.get("orig_name") or "photo.jpg")
         shown = explained(
             found,
@@ -183,6 +177,7 @@ def _caption(
             search=search,
             window=looked.window,
             name=name,
+            unsure=captioner.is_unsure,
         )
         yield gr.update(**change), shown, searched(found, search)
     except OptionError as error:  # a slider's box was emptied to type another number, say: the photo stays
@@ -198,39 +193,3 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise ImageError("the picture", "is no longer here", "upload it again") from error
-
-
-def _small(picture: Image.Image) -> Image.Image:
-    picture.thumbnail((_SHOWN, _SHOWN))
-    return picture
-
-
-def _examples(photo: gr.Image, options: WebOptions) -> None:
-    """The example photos, and a word on where they come from; nothing where there are none."""
-    if options.examples is None:
-        folder = Path(gr.__file__).parent / "media_assets" / "images"
-        paths = [folder / name for name in ("cheetah.jpg", "lion.jpg", "tower.jpg")]
-        note = (
-            "These come with Gradio and are not what the bundled models know best: everyday scenes of people and dogs."
-        )
-    else:
-        paths = find_images(options.examples)
-        note = ""
-    with tempfile.TemporaryDirectory() as copies:  # Gradio makes copies of these copies
-        samples: list[list[str]] = []
-        for path in paths:
-            if len(samples) == EXAMPLES:
-                break
-            copy = Path(copies, str(len(samples)), path.stem + ".png")
-            try:
-                picture = _small(read_image(path, at_least=_SHOWN))
-            except ImageError:
-                continue  # the page is better with the others than not at all
-            copy.parent.mkdir()
-            picture.save(copy)
-            samples.append([os.fspath(copy)])
-        if not samples and options.examples is not None:
-            raise ImageError(f"There are no pictures in {options.examples} that can be read: name another --examples.")
-        if samples:
-            gr.Examples(samples, photo, label="Examples", examples_per_page=EXAMPLES, elem_id="examples")
-            gr.HTML(f"<p>{note}</p>", elem_id="examples-note", visible=bool(note))

@@ -14,8 +14,8 @@ import gradio as gr
 
 from captioner.captioner import Captioner, pick_captioner
 from captioner.errors import OptionError
-from captioner.web.downloads import Format, buttons
-from captioner.web.gallery import Card, build_gallery
+from captioner.pictures import SUFFIXES
+from captioner.web.gallery import Card
 from captioner.web.html import problem, stopped
 
 
@@ -24,7 +24,9 @@ class Upload(NamedTuple):
 
     path: Path
     name: str
-    """As the visitor calls it."""
+    """As the visitor calls it; with its folders, where a folder was chosen."""
+    done: int = 0
+    """So many of its pictures have their captions already."""
 
 
 class Shown(NamedTuple):
@@ -35,6 +37,8 @@ class Shown(NamedTuple):
     cards: Sequence[Card]
     extra: Any = None
     """For the page's own place above; None leaves that as it is."""
+    done: bool = False
+    """It was the last word: none of the files waits any more."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,16 @@ class Words:
     """What one page says, and what its parts are called in the stylesheet and the script."""
 
     page: str
-    gallery: str
-    upload: str
-    """Label of the place for files."""
+    title: str
+    drop: str
+    """In the place for files, before the buttons that choose some."""
+    choose: str
     start: str
     """The button that begins."""
     missing: str
     """What is said where there is no file yet."""
     hint: str = ""
     """Above the gallery, as HTML."""
-    download_hint: str = ""
-    """Below the downloads, as HTML."""
 
 
 Work = Callable[[Captioner, list[Upload], gr.HTML], Iterator[Shown]]
@@ -63,7 +66,7 @@ def build_workbench(
     captioners: Mapping[str, Captioner],
     work: Work,
     words: Words,
-    formats: Mapping[str, Format],
+    gallery: Callable[[], gr.HTML],
     *,
     several: bool,
     concurrency: int,
@@ -71,30 +74,22 @@ def build_workbench(
     """The controls, inside the page. `several` takes more than one file; otherwise there is a place for a player."""
     with gr.Row(elem_classes="controls"):
         with gr.Column(scale=2, min_width=300):
-            files = gr.File(
-                file_count="multiple" if several else "single",
-                label=words.upload,
-                height=180,
-                elem_id=f"{words.page}-{'files' if several else 'file'}",
-            )
-            # Gradio's example in its API description is a file on GitHub.
-            files.example_payload = files.example_value = lambda: None  # type: ignore[method-assign]
+            files = _chooser(words, several)
         with gr.Column(scale=1, min_width=300):
             model = gr.Radio(list(captioners), value=next(iter(captioners)), label="Model", visible=len(captioners) > 1)
             with gr.Row():
                 start = gr.Button(words.start, variant="primary")
-                stop = gr.Button("Stop")
+                stop = gr.Button("Stop", elem_id=f"{words.page}-stop", elem_classes="stop")
     if words.hint:
         gr.HTML(words.hint, elem_classes="result")
     player = [] if several else [gr.HTML("", elem_id="player")]
     progress = gr.HTML("", elem_id=f"{words.page}-progress", elem_classes="result")
-    offered = buttons(formats, words.gallery) + words.download_hint
-    downloads = gr.HTML(offered, elem_id=f"{words.page}-downloads", elem_classes="result", visible=False)
-    gallery = build_gallery(words.gallery)
+    shown_in = gallery()
 
     def show(sent: Any, name: Any) -> Iterator[tuple[Any, ...]]:
         nothing = [gr.skip()] * len(player)
-        if not sent:
+        uploads = _uploads(sent)
+        if not uploads:
             yield *nothing, problem(words.missing), gr.skip(), gr.skip()
             return
         try:
@@ -102,29 +97,60 @@ def build_workbench(
         except OptionError as error:
             yield *nothing, problem(str(error)), gr.skip(), gr.skip()
             return
-        uploads = [_upload(file) for file in (sent if several else [sent])]
-        for shown in work(captioner, uploads, gallery):
+        for shown in work(captioner, uploads, shown_in):
             extra = nothing if shown.extra is None else [shown.extra] * len(player)
             cards = [card.model_dump(exclude_unset=True) for card in shown.cards]
-            yield *extra, shown.progress, cards, gr.update(visible=bool(cards))
+            yield *extra, shown.progress, cards, [str(upload.path) for upload in uploads] if shown.done else gr.skip()
 
     running = start.click(
         show,
         inputs=[files, model],
-        outputs=[*player, progress, gallery, downloads],
+        outputs=[*player, progress, shown_in, files],
+        js=f"async (_, model) => [await captioner.places.{words.page}.ready(), model]",
         preprocess=False,
         show_progress="minimal",
         show_progress_on=progress,
         concurrency_limit=concurrency,
         api_visibility="private",
     )
-    quiet: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     files.upload(lambda: "", outputs=progress, **quiet)
-    empty: tuple[Any, ...] = (*([""] * len(player)), "", [], gr.update(visible=False))
-    files.clear(lambda: empty, outputs=[*player, progress, gallery, downloads], **quiet)
+    if player:
+        files.clear(lambda: ("", "", []), outputs=[*player, progress, shown_in], **quiet)
     stop.click(stopped, inputs=progress, outputs=progress, cancels=[running], preprocess=False, **quiet)
 
 
-def _upload(file: dict[str, Any]) -> Upload:
-    path = Path(file["path"])
-    return Upload(path, str(file.get("orig_name") or path.name))
+def _chooser(words: Words, several: bool) -> gr.HTML:
+    """The place for files; its value is what the work is done with, by the names that the server gave them."""
+    heading = f"{words.page}-files-title"
+    folder = "<button type='button' class='choose-folder'>Choose a folder</button>" if several else ""
+    inputs = "<input type='file' multiple hidden><input type='file' webkitdirectory hidden>"
+    return gr.HTML(
+        [],
+        html_template=(
+            f"<section class='chooser' aria-labelledby='{heading}'><h2 id='{heading}'>{words.title}</h2>"
+            f"<p>{words.drop}</p>"
+            f"<p class='actions'><button type='button' class='choose'>{words.choose}</button>{folder}</p>"
+            f"{inputs if several else '<input type=file hidden>'}<p class='waiting' role='status'></p>"
+            "<details hidden><summary>Show them</summary><ul></ul>"
+            "<button type='button' class='none'>Remove all</button></details>"
+            "<p class='problem' role='alert'></p></section>"
+        ),
+        js_on_load=f"captioner.chooser('{words.page}', element, props, watch, trigger)",
+        elem_id=f"{words.page}-files",
+        elem_classes="result",
+        suffixes=sorted(SUFFIXES),
+    )
+
+
+def _uploads(sent: Any) -> list[Upload]:
+    """The files that the page, or a program in its place, sent, each maybe with how much of it is done."""
+    uploads = []
+    for one in sent if isinstance(sent, list) else [sent]:
+        # Gradio takes away whatever it does not know inside of a file.
+        file, done = (one.get("file", one), one.get("done")) if isinstance(one, dict) else (None, None)
+        if isinstance(file, dict) and isinstance(file.get("path"), str):
+            path = Path(file["path"])
+            name = str(file.get("orig_name") or path.name)
+            uploads.append(Upload(path, name, max(0, done) if isinstance(done, int) else 0))
+    return uploads
