@@ -129,8 +129,9 @@ def test_a_reload_in_the_middle_goes_on(browser: Browser, doubtful: str, tmp_pat
     page.reload()
     page = opened(visit)
     expect(page.locator("#album-files .waiting")).to_have_text("1 file chosen")
-    there = cards(page).count()
-    assert 3 <= there < 121
+    expect(cards(page)).not_to_have_count(0)  # which are fetched from the browser's store
+    page.wait_for_timeout(1000)
+    assert 2 <= cards(page).count() < 121  # the one that came last may not have been kept, and comes again
     caption_them(page, "photos captioned")
     assert sorted(names(page)) == sorted(["tower.jpg", *(f"{number:03}.jpg" for number in range(120))])
     expect(page.locator("#album-files .waiting")).to_have_text("")
