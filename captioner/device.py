@@ -58,7 +58,7 @@ def _keep_memory() -> None:
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """The precision to compute in, "float32" or "bfloat16"; for "auto", bfloat16 where the hardware multiplies in it.
+    """The precision to compute in; for "auto", bfloat16 where the hardware multiplies in it, float16 on other GPUs.
 
     Raises OptionError for any other name.
     """
@@ -67,18 +67,17 @@ def pick_precision(precision: str, device: torch.device) -> str:
         raise OptionError("precision", f"is {precision!r}", remedy, field="precision")
     if precision != "auto":
         return precision
+    fast = False
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    else:
-        fast = False
     return "bfloat16" if fast else "float32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which matrix products run in `precision`, "float32" or "bfloat16"."""
-    if precision == "bfloat16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+    """The context in which matrix products run in `precision`: "float32", "bfloat16" or "float16"."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.float16 if precision == "float16" else torch.bfloat16)

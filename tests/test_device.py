@@ -73,11 +73,21 @@ def test_a_chosen_precision_is_kept_and_auto_decides():
     assert pick_precision("bfloat16", cpu) == "bfloat16"
     assert pick_precision("auto", cpu) in ("float32", "bfloat16")
     assert pick_precision("auto", torch.device("mps")) == "float32"
-    with pytest.raises(OptionError, match="float16"):
-        pick_precision("float16", cpu)
+    with pytest.raises(OptionError, match="float64"):
+        pick_precision("float64", cpu)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_gpu_without_bfloat16_takes_float16(monkeypatch):
+    """T4 and V100, which people get for free, multiply in float16 alone."""
+    gpu = torch.device("cuda")
+    for has, expected in ((True, "bfloat16"), (False, "float16")):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation, has=has: has)
+        assert pick_precision("auto", gpu) == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+)
 def test_products_run_in_the_precision(precision, dtype):
     """Inside the context a matrix product has that type."""
     with autocast(precision, torch.device("cpu")):

@@ -65,12 +65,14 @@ METHODS = ("beam", "diverse", "sample")
 DIRECTIONS = ("left-to-right", "right-to-left")
 ENCODER_WEIGHTS = ("imagenet", "bundled", "none")
 PRESETS = ("everyday", "everyday-fast", "flickr8k", "coco")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 MODELS = ("accurate", "fast")
 """Names of the models that come with the package, the default first."""
 
 MODEL_HELP = f"a bundled model ({', '.join(MODELS)}) or a model file (./{MODELS[0]} is a file); default: {MODELS[0]}"
-PRECISION_HELP = "float32, bfloat16, or auto: bfloat16 where the processor multiplies in it"
+PRECISION_HELP = (
+    "float32, bfloat16, float16, or auto: bfloat16 where the processor multiplies in it, float16 on GPUs without"
+)
 DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one"
 
 
@@ -242,7 +244,12 @@ class TrainingOptions(Checked):
         maximum=10.0,
     )
     epochs: int = option(12, "passes over the training pictures", minimum=1, maximum=10_000)
-    batch_size: int = option(32, "pictures a step, each with all its captions", minimum=1, maximum=65_536)
+    batch_size: int = option(
+        32, "pictures a step, of all processes, each with all its captions", minimum=1, maximum=65_536
+    )
+    accumulate: int = option(
+        1, "parts of a step that go through the model one after the other: less memory, the same step", minimum=1
+    )
     learning_rate: float = option(1e-3, "peak learning rate of the decoder", minimum=0.0, maximum=10.0)
     encoder_weights: str = option(
         "imagenet",

@@ -31,6 +31,8 @@ class Batch:
     """Their captions as words, where an objective scores against them."""
     teachers: tuple[Tensor, ...] = ()
     """For each teacher, the features (B, R, C) in which it sees the pictures."""
+    seeds: tuple[int, ...] = ()
+    """For each picture, what decides about all that is random about it in this epoch."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -48,13 +50,14 @@ class Lessons:
     teachers: Sequence[Tensor] = ()
     """For each teacher, the features (N, R, C) in which it sees the images."""
 
-    def batch(self, places: Sequence[int]) -> Batch:
-        """The images in these places."""
+    def batch(self, places: Sequence[int], *, seed: int = 0, epoch: int = 0) -> Batch:
+        """The images in these places, as a run of that seed sees them in that epoch (from 0)."""
         return Batch(
             tuple(self.images[place].name for place in places),
             stack_captions([self.captions[place] for place in places]),
             [self.references[place] for place in places] if self.references else (),
             tuple(features[places] for features in self.teachers),
+            tuple(picture_seed(seed, epoch, place) for place in places),
         )
 
 
@@ -83,6 +86,11 @@ def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(count, generator=generator).tolist()
     return [order[first : first + batch_size] for first in range(0, count, batch_size)]
+
+
+def picture_seed(seed: int, epoch: int, index: int) -> int:
+    """A seed of its own for each picture in each epoch of a run: what is random about it hangs on nothing else."""
+    return (seed * 1_000_003 + epoch) * 10_000_019 + index
 
 
 def augment(picture: Image.Image, generator: torch.Generator) -> Image.Image:
@@ -126,7 +134,7 @@ def _pixels(image: CaptionedImage, options: ImageOptions, index: int, augmentati
     if augmentation is None:
         return to_tensor(image.source, options)
     seed, epoch = augmentation
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 10_000_019 + index)
+    generator = torch.Generator().manual_seed(picture_seed(seed, epoch, index))
     # What is varied is the small square, where there is one: `to_tensor` enlarges it as it does for everybody.
     small = replace(options, size=options.detail or options.size, detail=None)
     return to_tensor(augment(fit(read_image(image.source), small), generator), options)

@@ -20,6 +20,7 @@ from captioner.files import is_sealed, seal, write_atomically
 from captioner.model import CaptionModel
 from captioner.options import to_dict
 from captioner.telling import Bar, Telling
+from captioner.training.processes import ALONE, Processes
 
 BATCH = 64
 """Pictures that are encoded together."""
@@ -35,17 +36,20 @@ def cached_features(
     precision: str,
     workers: int,
     telling: Telling,
+    processes: Processes = ALONE,
 ) -> Tensor:
     """Features (N, R, C) of the images, float16, mapped from a file in `folder` that is made if need be.
 
-    Says the size before it writes. What is there and not whole is made anew. Raises OptionError where the disk is too
-    small for it.
+    Says the size before it writes. What is there and not whole is made anew. Several processes compute a part each, and
+    the leader makes one file of them, which all read. Raises OptionError where the disk is too small for it, and where
+    processes have no folder in common.
     """
     rows, columns = model.encoder.grid
     shape = (len(images), rows * columns, model.encoder.channels)
     count = shape[0] * shape[1] * shape[2]
     path = folder / f"{_key(model, images, precision)}.f16"
-    if is_sealed(path, 2 * count):
+    (missing,) = processes.any(not is_sealed(path, 2 * count))
+    if not missing:
         telling.say(f"Features of {len(images):,} pictures: found in {path}.")
     else:
         size = _readable(2 * count)
@@ -57,9 +61,21 @@ def cached_features(
                 "point --features to a larger disk, or train without them with --fine-tune all."
             )
         telling.say(f"Features of {len(images):,} pictures: {size} into {path}.")
-        features = encoded(model, images, precision=precision, workers=workers)
-        with telling.bar(len(images), "picture", "encoding") as bar:
-            write_atomically(path, lambda part: _write(part, features, bar))
+        bounds = [len(images) * rank // processes.count for rank in range(processes.count + 1)]
+        mine = images[bounds[processes.rank] : bounds[processes.rank + 1]]
+        features = encoded(model, mine, precision=precision, workers=workers)
+        with telling.bar(len(mine), "picture", "encoding") as bar:
+            if processes.count == 1:
+
+                def whole(part: Path) -> None:
+                    _write(part, features, bar)
+                    seal(part)
+
+                write_atomically(path, whole)
+            else:
+                _write_together(path, features, bar, processes)
+        if not is_sealed(path, 2 * count):
+            raise OptionError(f"{path}, which another process wrote, is not here: point --features to a shared folder.")
     return torch.from_file(str(path), shared=False, size=count, dtype=torch.float16).view(shape)
 
 
@@ -89,10 +105,28 @@ def encoded(
     return model.vision.encode_all(sources, batch=BATCH, precision=precision, workers=workers)
 
 
+def _write_together(path: Path, features: Iterable[Tensor], bar: Bar, processes: Processes) -> None:
+    """Each process writes a part beside `path`, and the leader puts them one after the other."""
+    parts = [path.with_name(f"{path.name}.{rank}.part") for rank in range(processes.count)]
+    _write(parts[processes.rank], features, bar)
+    processes.wait()
+
+    def joined(whole: Path) -> None:
+        with whole.open("wb") as file:
+            for part in parts:
+                with part.open("rb") as some:
+                    shutil.copyfileobj(some, file)
+        seal(whole)
+
+    if processes.leads:
+        write_atomically(path, joined)
+    processes.wait()
+    parts[processes.rank].unlink(missing_ok=True)
+
+
 def _write(path: Path, features: Iterable[Tensor], bar: Bar) -> None:
     with path.open("wb") as file:
         for part in features:
             # Half precision ends at 65,504; a network whose features go beyond is cut there rather than infinite.
             file.write(part.clamp(-65_000, 65_000).half().cpu().contiguous().view(torch.uint8).numpy().tobytes())
             bar.update(len(part))
-    seal(path)

@@ -66,7 +66,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Deletes what was written without a resume file to go on from."""
-        for file in (self.best, self.last, self.log):
+        for file in (self.best, self.last, self.log, self.report):
             file.unlink(missing_ok=True)
 
 

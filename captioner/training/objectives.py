@@ -13,7 +13,7 @@ from captioner.options import TrainingOptions
 from captioner.text import Vocabulary
 from captioner.training.batches import Batch
 from captioner.training.cross_entropy import Loss, caption_loss
-from captioner.training.self_critical import NEVER, advantages, draw, lengths, reward
+from captioner.training.self_critical import NEVER, advantages, chances, draw, lengths, reward
 
 
 class Objective(Protocol):
@@ -66,13 +66,8 @@ class SelfCritical:
         training, device = self.training, features.device
         # Under an autocast of its own: its cache of half-precision weights must not hold any without a gradient.
         with autocast(training.precision, device):
-            drawn = draw(
-                decoder,
-                features.detach(),
-                samples=training.samples,
-                max_length=self.max_length,
-                temperature=training.temperature,
-            )
+            decide = chances(batch.seeds, samples=training.samples, max_length=self.max_length).to(device)
+            drawn = draw(decoder, features.detach(), decide, temperature=training.temperature)
         rewards = reward(drawn, batch.references, self.vocabulary, self.frequencies)
         with autocast(training.precision, device):
             loss = caption_loss(

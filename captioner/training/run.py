@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +28,38 @@ from captioner.training.features import cached_features
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
 from captioner.training.page import write_report
 from captioner.training.plan import Plan, fitting
+from captioner.training.processes import ALONE, Processes
+from captioner.training.progress import Progress, tell_epoch
 from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
 from captioner.training.self_critical import references_of
 from captioner.training.step import Learner, learning_rate, make_optimizer, take_step
 from captioner.training.validation import choose_search, validate
 
 
-def run(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) -> Path | None:
+def run(
+    plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT, processes: Processes = ALONE
+) -> Path | None:
     """Trains as planned and chooses the best model's search; its file, or None if someone asked for a stop.
 
     `data` is the plan's data set after the check of its pictures, `features` the folder for cached features. Raises
     OptionError and ModelFileError where a run that goes on does not fit, and TrainingError where the loss is not finite
-    or the memory too small.
+    or the memory too small. Of several processes all come here, and the leader alone writes.
     """
-    best = train(plan, data, features=features, telling=telling)
-    if best is not None:
+    best = train(plan, data, features=features, telling=telling, processes=processes)
+    if best is not None and processes.leads:
         file, sound = choose_search(load_model(best, plan.device), data.split("val"), plan.fixed, telling)
         save_model(best, file)
         for line in advice.after(file.provenance, best=str(best), sound=sound):
             telling.say(line)
+    processes.wait()
     return best
 
 
-def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) -> Path | None:
+def train(
+    plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT, processes: Processes = ALONE
+) -> Path | None:
     """`run`, but for the search: that is enough for a model that another run goes on from, and saves minutes."""
-    this = _Run(plan.over(data), features, telling)
+    this = _Run(plan.over(data), features, telling, processes)
     if plan.state is not None:
         telling.say(
             f"Going on in {plan.folder.path} after {this.progress.epoch} epochs and {this.progress.step} steps."
@@ -69,29 +76,20 @@ def train(plan: Plan, data: Dataset, *, features: Path, telling: Telling = OUT) 
             if not this.train_epoch(stop):
                 break
             this.finish_epoch(started)
-    if stop:
+    (stopped,) = processes.any(bool(stop))  # which all of them say when the leader has written
+    if stopped:
         telling.say(f"Stopped and saved: the same command with --resume goes on from {plan.folder.path}.")
         return None
     return plan.folder.best
 
 
-@dataclass
-class Progress:
-    """Where a run stands: all of it goes into the resume file."""
-
-    epoch: int = 0  # whole epochs done
-    step: int = 0  # steps done in the epoch after those
-    sums: dict[str, float] = field(default_factory=dict)  # of what these steps measured
-    best: list[float] = field(default_factory=list)  # Evaluation.rank of the best epoch; none yet ranks lowest
-    best_epoch: int = 0
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-
 class _Run:
     """A plan being carried out."""
 
-    def __init__(self, plan: Plan, features: Path, telling: Telling) -> None:
+    def __init__(self, plan: Plan, features: Path, telling: Telling, processes: Processes) -> None:
         self.plan, self.telling, self.training = plan, telling, plan.options.training
+        self.processes = processes
+        processes.together(lambda: processes.check_shares(self.training.batch_size, self.training.accumulate))
         self.progress = Progress()
         self.origin, self.fingerprint = plan.provenance(), fingerprint(plan.data)
         torch.manual_seed(self.training.seed)
@@ -102,11 +100,15 @@ class _Run:
         self.model.encoder.trainable(self.training.fine_tune)
         self.val_images = plan.data.split("val")
         self.cache: dict[str, Any] = {"folder": features, "precision": self.training.precision}
-        self.cache |= {"workers": self.training.workers, "telling": telling}
+        self.cache |= {"workers": self.training.workers, "telling": telling, "processes": processes}
         self.lessons, objective = self._teaching()
         self.steps = math.ceil(len(self.lessons.images) / self.training.batch_size)
         self.learner = Learner(self.decoder, objective, self.training.precision, model=self.model)
         self.optimizer = make_optimizer(self.learner, self.training)
+        self.mover = processes.parallel(self.learner)
+        self.scaler = torch.amp.GradScaler(plan.device.type, enabled=self.training.precision == "float16")
+        if not processes.leads:  # dropout of its own
+            torch.manual_seed(self.training.seed + 1_000_003 * processes.rank)
         self.train_features: Tensor | None = None
         self.val_features: Tensor | None = None
         if self.training.fine_tune is None and not self.training.augment:  # every epoch would compute the same ones
@@ -116,7 +118,12 @@ class _Run:
             with fitting(plan.folder):
                 self.optimizer.load_state_dict(plan.state["optimizer"])
                 self.progress = Progress(**plan.state["progress"])
-                restore_random_states(plan.state["random"])
+                self.scaler.load_state_dict(plan.state.get("scaler", {}))
+                others = plan.state.get("others_random", [])
+                if processes.leads:
+                    restore_random_states(plan.state["random"])
+                elif processes.rank <= len(others):
+                    restore_random_states(others[processes.rank - 1])
 
     def _teaching(self) -> tuple[Lessons, Objective]:
         """What the training pictures have to teach, and what is learnt from it."""
@@ -162,20 +169,25 @@ class _Run:
         """The rest of the present epoch; False if someone asked for a stop, after saving."""
         progress, training, count = self.progress, self.training, len(self.lessons.images)
         batches = epoch_batches(count, training.batch_size, seed=training.seed, epoch=progress.epoch)[progress.step :]
+        # The last batch may have fewer pictures than there are processes: one without takes part in the step with any.
+        mine = [self.processes.share(batch) or batch[:1] for batch in batches]
         saved = time.perf_counter()
         self.model.train()
         what, done = f"epoch {progress.epoch + 1}/{training.epochs}", progress.step * training.batch_size
         with self.telling.bar(count, "picture", what, done=done) as bar:
-            for batch, inputs in zip(batches, self._inputs(batches), strict=True):
-                for name, value in self._step(batch, inputs).items():
+            for batch, places, inputs in zip(batches, mine, self._inputs(mine), strict=True):
+                counts = self.processes.rank < len(batch)
+                for name, value in self._step(places, inputs, counts=counts).items():
                     progress.sums[name] = progress.sums.get(name, 0.0) + value
                 progress.step += 1
                 bar.update(len(batch))
                 bar.set_postfix_str(f"loss {progress.sums['loss'] / progress.step:.3f}", refresh=False)
-                if stop or time.perf_counter() - saved > 60 * training.save_minutes:
+                due = time.perf_counter() - saved > 60 * training.save_minutes
+                stopping, saving = self.processes.any(bool(stop), due)
+                if stopping or saving:
                     self._save_resume()
                     saved = time.perf_counter()
-                if stop:
+                if stopping:
                     return False
         return True
 
@@ -187,26 +199,32 @@ class _Run:
         images, workers = self.lessons.images, self.training.workers
         return load_pixels(images, self.plan.options.image, batches, workers=workers, augmentation=augmentation)
 
-    def _step(self, places: Sequence[int], inputs: Tensor) -> dict[str, float]:
-        """One step of the optimizer: what the log wants to know of it."""
+    def _step(self, places: Sequence[int], inputs: Tensor, *, counts: bool) -> dict[str, float]:
+        """One step of the optimizer with this process's pictures: what the log wants to know of it."""
         progress, training = self.progress, self.training
         done = progress.epoch * self.steps + progress.step
         rate = learning_rate(done, training.epochs * self.steps, warmup=training.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-        batch = self.lessons.batch(places)
+        size = math.ceil(len(places) / training.accumulate)
+        cuts = range(0, len(places), size)
+        batches = [
+            self.lessons.batch(places[cut : cut + size], seed=training.seed, epoch=progress.epoch) for cut in cuts
+        ]
+        parts = zip(torch.split(inputs, size), batches, strict=True)
+        how: dict[str, Any] = {"processes": self.processes, "counts": counts, "scaler": self.scaler}
         try:
-            measured = take_step(self.learner, self.optimizer, [(inputs, batch)], clip_norm=training.clip_norm)
+            measured = take_step(self.mover, self.optimizer, parts, clip_norm=training.clip_norm, **how)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"{self.plan.device} has too little memory for {len(batch)} pictures a step: lower --batch-size or "
-                "--image-size."
+                f"{self.plan.device} has too little memory for {size} pictures at a time: raise --accumulate, which "
+                "changes nothing else, or lower --batch-size or --image-size."
             ) from error
         if not all(map(math.isfinite, measured.values())):
             raise TrainingError(
                 f"The loss is {measured['loss']} and its gradient {measured['gradient_norm']} in epoch "
-                f"{progress.epoch + 1}, step {progress.step + 1} (pictures {', '.join(batch.names[:5])}, ...): start "
-                "again with a lower --learning-rate or --precision float32; the last model is kept."
+                f"{progress.epoch + 1}, step {progress.step + 1} (pictures {', '.join(batches[0].names[:5])}, ...): "
+                "start again with a lower --learning-rate or --precision float32; the last model is kept."
             )
         return measured
 
@@ -228,9 +246,7 @@ class _Run:
         progress.log.append(entry)
         self._save_resume()  # first: who is killed before it can start again, and after it go on
         self._save_models()
-        header = {**self.plan.options.to_dict(), "provenance": self.origin}
-        write_report(self.plan.folder, progress.log, header, self.val_images, total=self.training.epochs)
-        self._tell(entry, improved)
+        tell_epoch(self.telling, entry, self.training.epochs, improved=improved)
         if evaluation.complaint:
             self.telling.say(f"  {evaluation.complaint}")
         for name, text, reference in entry["samples"]:
@@ -245,29 +261,13 @@ class _Run:
         if self.decoder is self.model.reverse and not search.rerank:
             search = replace(search, rerank=0.5)
         how: dict[str, Any] = {"precision": self.training.precision, "telling": self.telling}
+        how["processes"] = self.processes
         return validate(self.model, self.val_images, self.plan.vocabulary, search, features=self.val_features, **how)
-
-    def _tell(self, entry: dict[str, Any], improved: bool) -> None:
-        """An epoch's line in the log, for people."""
-        scores, seconds = entry["val"], entry["seconds"]
-        learnt = f"loss {entry['loss']:.3f}  |gradient| {entry['gradient_norm']:.2f}"
-        if "reward" in entry:  # its loss says nothing
-            learnt = f"reward {entry['reward']:.1f}  words {entry['sampled_words']:.1f}"
-        self.telling.say(
-            f"epoch {entry['epoch']}/{self.training.epochs}  {learnt}  "
-            f"val BLEU-1 {scores['BLEU-1']:.1f}  BLEU-4 {scores['BLEU-4']:.1f}  CIDEr-D {scores['CIDEr-D']:.1f}  "
-            f"({scores['references']:g} references)  exact {scores['exact']:.1f}%  "
-            f"distinct {scores['distinct']}/{scores['images']}  "
-            f"{seconds['train']:.0f} + {seconds['validate']:.0f} s{'  best' if improved else ''}"
-        )
-        for name, part in scores.get("data_sets", {}).items():
-            self.telling.say(
-                f"  {name}: BLEU-1 {part['BLEU-1']:.1f}  BLEU-4 {part['BLEU-4']:.1f}  CIDEr-D {part['CIDEr-D']:.1f}  "
-                f"({part['images']:,} images, {part['references']:g} references)"
-            )
 
     def _save_models(self) -> None:
         """Writes the models and the log of the epoch that ended; the last model last, as a sign that all is there."""
+        if not self.processes.leads:
+            return
         plan, folder, progress = self.plan, self.plan.folder, self.progress
         origin = {**self.origin, "epoch": progress.epoch, "val": progress.log[-1]["val"]}
         file = ModelFile(self.model, plan.vocabulary, plan.options.search, origin)
@@ -275,6 +275,8 @@ class _Run:
             save_model(folder.best, file)
         lines = "".join(json.dumps(entry) + "\n" for entry in progress.log)
         write_atomically(folder.log, lambda part: part.write_text(lines, encoding="utf-8"))
+        header = {**plan.options.to_dict(), "provenance": self.origin}
+        write_report(folder, progress.log, header, self.val_images, total=self.training.epochs)
         save_model(folder.last, file)
 
     def catch_up(self) -> None:
@@ -283,7 +285,9 @@ class _Run:
             self._save_models()
 
     def _save_resume(self) -> None:
-        plan = self.plan
+        plan, states = self.plan, self.processes.gather([random_states()])
+        if not self.processes.leads:
+            return
         state = {
             "options": plan.options.to_dict(),
             "vocabulary": list(plan.vocabulary.words),
@@ -295,6 +299,8 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
-            "random": random_states(),
+            "random": states[0],
+            "others_random": states[1:],
+            "scaler": self.scaler.state_dict(),
         }
         save_resume(plan.folder.resume, state)

@@ -37,20 +37,22 @@ def references_of(images: Sequence[CaptionedImage], *, reverse: bool = False) ->
     return [[[*words, _END] for words in group if words] for group in tokenised]
 
 
-def draw(decoder: Decoder, features: Tensor, *, samples: int, max_length: int, temperature: float) -> Tensor:
-    """Features (B, R, C) -> captions that the decoder draws, (B, K, T): ids from <start> on, <pad> behind the end.
+def chances(seeds: Sequence[int], *, samples: int, max_length: int) -> Tensor:
+    """For each image's seed the numbers (B, K, T), 0..1, that decide about its samples."""
+    generators = (torch.Generator().manual_seed(seed) for seed in seeds)
+    return torch.stack([torch.rand(samples, max_length, generator=generator) for generator in generators])
 
-    It draws without dropout: the samples come from the model that is being improved.
+
+def draw(decoder: Decoder, features: Tensor, chances: Tensor, *, temperature: float) -> Tensor:
+    """Features (B, R, C), `chances` (B, K, T) as `sample` wants them -> captions that the decoder draws, (B, K, T):
+
+    ids from <start> on, <pad> behind the end. It draws without dropout: the samples come from the model that is being
+    improved.
     """
     training = decoder.training
     decoder.eval()
     with torch.no_grad():
-        drawn = sample(
-            begin(decoder, features, never=NEVER),
-            samples=samples,
-            max_length=max_length,
-            temperature=temperature,
-        )
+        drawn = sample(begin(decoder, features, never=NEVER), chances, temperature=temperature)
     decoder.train(training)
     after = (drawn == END).cumsum(-1) > 1  # `sample` repeats the end
     return torch.cat([torch.full_like(drawn[..., :1], START), drawn.masked_fill(after, PAD)], -1)

@@ -6,6 +6,7 @@ stopped.
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from captioner.telling import OUT, Telling
 from captioner.training.choices import Given, merge
 from captioner.training.folder import RecipeFolder, held
 from captioner.training.plan import Plan
+from captioner.training.processes import ALONE, Processes
 from captioner.training.recipes import PRESETS, Stage
 from captioner.training.resume import fingerprint
 from captioner.training.run import train
@@ -108,7 +110,9 @@ def _check_given(given: Given) -> None:
                 )
 
 
-def run_stages(plan: StagesPlan, data: Dataset, *, features: Path, telling: Telling = OUT) -> Path | None:
+def run_stages(
+    plan: StagesPlan, data: Dataset, *, features: Path, telling: Telling = OUT, processes: Processes = ALONE
+) -> Path | None:
     """Goes through the stages; returns the finished model's file, or None if someone asked for a stop.
 
     `data` is the plan's data set after the check of its pictures. The finished model has 8-bit weights, ready to ship.
@@ -119,7 +123,9 @@ def run_stages(plan: StagesPlan, data: Dataset, *, features: Path, telling: Tell
     if plan.first is None:
         plan.check_record(known)
     record = json.dumps({**plan.record(), **known})
-    write_atomically(folder.record, lambda part: part.write_text(record, encoding="utf-8"))
+    if processes.leads:
+        write_atomically(folder.record, lambda part: part.write_text(record, encoding="utf-8"))
+    how: dict[str, Any] = {"features": features, "telling": telling, "processes": processes}
     for number, stage in enumerate(stages):
         names = []
         for name, given in _runs(stages, number, plan.given):
@@ -128,15 +134,21 @@ def run_stages(plan: StagesPlan, data: Dataset, *, features: Path, telling: Tell
                 continue
             telling.say(f"Stage {number + 1} of {len(stages)}, {name}:")
             learnt = _lessons(data, stage)
-            with held(folder.run(name).path, telling):
-                best = train(_plan_run(plan, learnt, number, name, given), learnt, features=features, telling=telling)
+            with held(folder.run(name).path, telling) if processes.leads else nullcontext():
+                best = train(_plan_run(plan, learnt, number, name, given), learnt, **how)
                 if best is None:
                     return None
-                # Of last epochs: the one time that both were measured, the mean of the best ones was no better.
-                (best if stage.runs == 1 else folder.run(name).last).rename(folder.model(name))
-        if not folder.model(stage.name).exists():
+                if processes.leads:
+                    # Of last epochs: the one time that both were measured, the mean of the best ones was no better.
+                    (best if stage.runs == 1 else folder.run(name).last).rename(folder.model(name))
+            processes.wait()
+        if processes.leads and not folder.model(stage.name).exists():
             save_model(folder.model(stage.name), _mean([load_model(folder.model(name)) for name in names]))
-    return _finish(plan, data, telling)
+        processes.wait()
+    if processes.leads:
+        _finish(plan, data, telling)
+    processes.wait()
+    return folder.finished
 
 
 def _runs(stages: Sequence[Stage], number: int, given: Given) -> Iterator[tuple[str, Given]]:
@@ -178,8 +190,8 @@ def _plan_run(plan: StagesPlan, data: Dataset, number: int, name: str, given: Gi
     )
 
 
-def _finish(plan: StagesPlan, data: Dataset, telling: Telling) -> Path:
-    """The last stage's model made ready to ship; its file."""
+def _finish(plan: StagesPlan, data: Dataset, telling: Telling) -> None:
+    """Makes the last stage's model ready to ship."""
     folder, given = plan.folder, plan.given
     # The search is chosen for the weights that ship: rounded ones may score a point of CIDEr-D less (measured).
     save_model(folder.rounded, load_model(folder.model(PRESETS[plan.preset][-1].name)), small=True)
@@ -187,7 +199,6 @@ def _finish(plan: StagesPlan, data: Dataset, telling: Telling) -> Path:
     finished, _ = choose_search(file, data.split("val"), given.get("search", {}), telling)
     save_model(folder.finished, finished, small=True)
     folder.rounded.unlink()
-    return folder.finished
 
 
 def _mean(files: list[ModelFile]) -> ModelFile:

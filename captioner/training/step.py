@@ -6,12 +6,13 @@ gradient is that of the mean over all words of the step.
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from captioner.decoder import Decoder
 from captioner.device import autocast
@@ -21,6 +22,7 @@ from captioner.options import TrainingOptions
 from captioner.training.batches import Batch
 from captioner.training.cross_entropy import Loss
 from captioner.training.objectives import Objective
+from captioner.training.processes import ALONE, Processes
 
 
 class Learner(nn.Module):
@@ -88,37 +90,65 @@ def take_step(
     parts: Iterable[tuple[Tensor, Batch]],
     *,
     clip_norm: float = 0.0,
+    processes: Processes = ALONE,
+    counts: bool = True,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> dict[str, float]:
-    """Moves the learner down the mean loss of a word over all `parts`: the inputs and the batch of each.
+    """Moves the learner down the mean loss of a word over all `parts`, of all processes: the inputs and batch of each.
 
-    The gradient is scaled down to a norm of `clip_norm`; 0: never. Returns that `loss`, the `gradient_norm` before it
-    was clipped, and the objective's measures as means over the pictures. Where one of them is not finite nothing has
-    moved. Raises ValueError where there is no word to learn from.
+    The gradient is scaled down to a norm of `clip_norm`; 0: never. A process that has no picture of the step comes with
+    any other one, and `counts` is False: processes move together. `scaler` keeps half-precision gradients above zero.
+    Returns that `loss`, the `gradient_norm` before it was clipped, and the objective's measures as means over the
+    pictures. Where one of them is not finite nothing has moved; where gradients grew beyond half precision nothing has
+    either, they are scaled down from the next step on, and `skipped` is 1. Raises ValueError where there is no word to
+    learn from.
     """
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
     learning = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer.zero_grad(set_to_none=True)
     losses: list[Loss] = []
     pictures: list[int] = []
-    for inputs, batch in parts:
-        loss: Loss = learner(inputs, batch)
-        if not losses:  # which makes it the mean where there is one part, and near it where there are more
-            share = loss.words.clamp(min=1)
-        torch.autograd.backward(loss.total / share)
+    parts = list(parts)
+    for number, (inputs, batch) in enumerate(parts, 1):
+        # Processes add up their gradients once a step: with those of the last part.
+        several = isinstance(learner, DistributedDataParallel) and number < len(parts)
+        with learner.no_sync() if several else contextlib.nullcontext():  # type: ignore[operator]
+            loss: Loss = learner(inputs, batch)
+            if not counts:
+                loss = replace(loss, total=0 * loss.total, words=0 * loss.words)
+            if not losses:  # which makes it the mean where there is one part, and near it where there are more
+                share = processes.sum(loss.words).clamp(min=1) / processes.count
+            torch.autograd.backward(scaler.scale(loss.total / share))
         losses.append(replace(loss, total=loss.total.detach()))
-        pictures.append(len(batch))
-    words = sum((loss.words for loss in losses), torch.tensor(0))
+        pictures.append(len(batch) if counts else 0)
+    sums = torch.stack([*_sums(losses, pictures), torch.tensor(float(sum(pictures)), device=share.device)])
+    *measures, total, words, count = processes.sum(sums).tolist()
     if not words:
         raise ValueError("There is no word to learn from in this batch.")
+    scaler.unscale_(optimizer)
     if len(losses) > 1:
         for parameter in learning:
-            if parameter.grad is not None:
-                parameter.grad *= share / words
-    norm = nn.utils.clip_grad_norm_(learning, clip_norm or math.inf)
-    measured = {
-        name: sum(loss.measures[name] * count for loss, count in zip(losses, pictures, strict=True)) / sum(pictures)
-        for name in losses[0].measures
-    }
-    measured |= {"loss": float(sum(loss.total for loss in losses) / words), "gradient_norm": norm.item()}
+            if parameter.grad is not None:  # which the processes' mean is of
+                parameter.grad *= processes.count * share / words
+    norm = nn.utils.clip_grad_norm_(learning, clip_norm or math.inf).item()
+    measured = {name: value / count for name, value in zip(losses[0].measures, measures, strict=True)}
+    measured |= {"loss": total / words, "gradient_norm": norm}
+    if scaler.is_enabled() and not math.isfinite(norm) and scaler.get_scale() > 1:
+        measured |= {"gradient_norm": 0.0, "skipped": 1.0}
     if all(map(math.isfinite, measured.values())):
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
     return measured
+
+
+def _sums(losses: Sequence[Loss], pictures: Sequence[int]) -> list[Tensor]:
+    """Over the parts: each measure of all pictures, the loss, and the words; as scalars of one type on one device."""
+    place = losses[0].total
+    measures = [
+        place.new_tensor(sum(loss.measures[name] * count for loss, count in zip(losses, pictures, strict=True)))
+        for name in losses[0].measures
+    ]
+    return [
+        *measures,
+        *(torch.stack([getattr(loss, part) for loss in losses]).float().sum() for part in ("total", "words")),
+    ]

@@ -1,7 +1,7 @@
 """Captions of the validation pictures and their scores; and the search that does best on them."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from captioner.sureness import choose_threshold
 from captioner.telling import Telling
 from captioner.text import Vocabulary
 from captioner.training.features import BATCH, encoded
+from captioner.training.processes import ALONE, Processes
 from captioner.training.step import finite
 
 
@@ -32,18 +33,27 @@ def validate(
     features: Tensor | None,
     precision: str,
     telling: Telling,
+    processes: Processes = ALONE,
 ) -> tuple[Evaluation, list[str]]:
-    """The scores of the images' captions, and the captions. `features` (N, R, C) where the encoder is frozen."""
+    """The scores of the images' captions, and the captions. `features` (N, R, C) where the encoder is frozen.
+
+    Each of several processes captions its share, once, and has all of them in the end.
+    """
     texts: list[str] = []
+    mine = processes.share(images)
     device = next(model.parameters()).device
     model.eval()
-    parts = encoded(model, images, precision=precision) if features is None else torch.split(features, BATCH)
-    with telling.bar(len(images), "picture", "validating") as bar:
+    if features is None:
+        parts: Iterable[Tensor] = encoded(model, mine, precision=precision)
+    else:
+        parts = torch.split(features[processes.rank :: processes.count], BATCH) if mine else ()
+    with telling.bar(len(mine), "picture", "validating") as bar:
         for batch in parts:
             with finite():
                 captions = caption_features(network_of(model), batch.to(device).float(), vocabulary, search)
             texts += [caption.text for caption in captions]
             bar.update(len(batch))
+    texts = processes.gather(texts)
     return evaluate(images, texts), texts
 
 

@@ -16,7 +16,7 @@ from captioner.text import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, 
 from captioner.training.batches import Batch
 from captioner.training.cross_entropy import caption_loss
 from captioner.training.objectives import SelfCritical
-from captioner.training.self_critical import NEVER, advantages, draw, references_of, reward
+from captioner.training.self_critical import NEVER, advantages, chances, draw, references_of, reward
 from captioner.training.step import Learner, take_step
 
 WORDS = Vocabulary([*SPECIAL_WORDS, "dog", "runs"])
@@ -33,7 +33,8 @@ def small_decoder():
 
 
 def sampled(decoder, features, samples, *, max_length=2, temperature=1.0):
-    return draw(decoder, features, samples=samples, max_length=max_length, temperature=temperature)
+    decide = chances(range(len(features)), samples=samples, max_length=max_length)
+    return draw(decoder, features, decide, temperature=temperature)
 
 
 def rewarded(drawn, places, *, reverse=False):
@@ -67,8 +68,7 @@ def test_samples_follow_the_models_probabilities(temperature):
     decoder.eval()
     drawn = sample(
         begin(decoder, features[:1], never=NEVER),
-        samples=20_000,
-        max_length=3,
+        chances([7], samples=20_000, max_length=3),
         temperature=temperature,
     )[0]
     captions = every_caption(decoder, features[:1], 3, temperature)
@@ -171,6 +171,8 @@ def test_it_learns_to_earn_more():
     learner = Learner(decoder, SelfCritical(references, WORDS, training, max_length=4), "float32")
     optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)
     torch.manual_seed(0)
-    batch = Batch(("a", "b", "c"), captions([[]]), references)
-    earned = [take_step(learner, optimizer, [(features, batch)])["reward"] for _ in range(60)]
+    batches = (
+        Batch(("a", "b", "c"), captions([[]]), references, seeds=(step, step + 100, step + 200)) for step in range(60)
+    )
+    earned = [take_step(learner, optimizer, [(features, batch)])["reward"] for batch in batches]
     assert sum(earned[-10:]) > 2 * sum(earned[:10])

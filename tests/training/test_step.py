@@ -53,11 +53,11 @@ def objective_of(kind, network, monkeypatch):
     training = TrainingOptions(precision="float32", fine_tune="all", samples=3)
     if kind == "self-critical":
         # Samples are drawn for a picture whoever is beside it; here they also are the same each time.
-        def draw(decoder, features, *, samples, **how):
+        def draw(decoder, features, chances, **how):
             drawn = []
             for picture in features:
                 chance = torch.Generator().manual_seed(int(picture.argmax()))
-                sizes = torch.randint(1, 9, (samples,), generator=chance).tolist()
+                sizes = torch.randint(1, 9, chances.shape[1:2], generator=chance).tolist()
                 drawn.append(
                     [[START, *torch.randint(4, len(WORDS), (size,), generator=chance).tolist(), END] for size in sizes]
                 )
@@ -78,7 +78,7 @@ def batch_of(places, network, kind):
     tokens = stack_captions([most[place] for place in places] + [[[START, 4, END]]])[:-1]
     references = [REFERENCES[place] for place in places] if kind == "self-critical" else ()
     teachers = (network[3][places],) if kind == "taught" else ()
-    return network[1][places], Batch(tuple(map(str, places)), tokens, references, teachers)
+    return network[1][places], Batch(tuple(map(str, places)), tokens, references, teachers, tuple(places))
 
 
 @pytest.mark.parametrize("kind", ["cross entropy", "taught", "self-critical"])
@@ -175,3 +175,34 @@ def test_the_learning_rate_rises_then_falls(steps, warmup):
     top = rates.index(max(rates))
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_gradients_beyond_half_precision_move_nothing_and_are_scaled_down(network, monkeypatch):
+    """The step is left out and counted; with a smaller scale the next one moves as it would without any."""
+    objective, training = objective_of("cross entropy", network, monkeypatch)
+    learner = learner_of(network[0], objective, training)
+    start = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    optimizer = make_optimizer(learner, training)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    part = batch_of([0, 1, 2], network, "cross entropy")
+    measured = take_step(learner, optimizer, [part], scaler=scaler)
+    assert (measured["skipped"], measured["gradient_norm"]) == (1.0, 0.0)
+    assert all(torch.equal(tensor, start[name]) for name, tensor in learner.state_dict().items())
+    while "skipped" in measured:
+        measured = take_step(learner, optimizer, [part], scaler=scaler)
+    assert 1 <= scaler.get_scale() < 2.0**127
+    scaled = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    learner.load_state_dict(start)
+    plain = take_step(learner, make_optimizer(learner, training), [part])
+    assert measured == pytest.approx(plain, rel=1e-4)
+    for name, tensor in learner.state_dict().items():
+        torch.testing.assert_close(tensor, scaled[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_process_without_pictures_adds_nothing(network, monkeypatch):
+    """It takes part with any picture, whose words and loss count for nothing."""
+    objective, training = objective_of("cross entropy", network, monkeypatch)
+    learner = learner_of(network[0], objective, training)
+    with pytest.raises(ValueError, match="no word"):
+        take_step(learner, make_optimizer(learner, training), [batch_of([0], network, "cross entropy")], counts=False)
+    assert all(not parameter.grad.any() for parameter in learner.parameters() if parameter.grad is not None)
