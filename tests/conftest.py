@@ -23,7 +23,7 @@ from captioner.model import CaptionModel, ModelOptions
 from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions
 from captioner.text import END, SPECIAL_WORDS, Vocabulary
 
-pytest.register_assert_rewrite("tests.browsing")  # whose assertions say what they found, too
+pytest.register_assert_rewrite("tests.web.browsing")  # whose assertions say what they found, too
 torch.set_num_threads(1)  # small networks; threads that wait for a busy core make the tests ten times slower
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +111,7 @@ def browser():
     """A headless Chromium of the system's."""
     from playwright.sync_api import sync_playwright
 
-    from tests.browsing import CHROMIUM, FLAGS
+    from tests.web.browsing import CHROMIUM, FLAGS
 
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -29,7 +29,7 @@ from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, Sear
 from captioner.tensors import load_network
 from captioner.text import Vocabulary
 from captioner.web.queue import ModelQueue
-from tests import clips
+from tests.video import clips
 
 ROOT = Path(__file__).parents[1]
 ODD = [

@@ -1,7 +1,7 @@
 """TIFF: which page is the picture, which kinds are read, and what the numbers of the wide ones mean (TIFF 6.0).
 
 A kind is read right or refused by its name, never called damaged. Pillow knows about seventy kinds; what it would
-decode to other pixels than the file's is found by `tests/test_tiff_kinds.py` and refused here.
+decode to other pixels than the file's is found by `tests/pictures/test_tiff_kinds.py` and refused here.
 """
 
 import io

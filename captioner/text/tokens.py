@@ -3,7 +3,7 @@
 They are those of the COCO evaluation protocol (Chen et al. 2015, "Microsoft COCO Captions", section 3):
 Penn-Treebank tokens (Marcus et al. 1993) in lower case, punctuation dropped, as the protocol's own tool writes them
 (Stanford CoreNLP 3.4.1, PTBTokenizer). The rules below were found by watching what that tool answers to text;
-`tests/test_tokeniser_parity.py` holds them against it, and lists where the two are known to differ.
+`tests/metrics/test_tokeniser_parity.py` holds them against it, and lists where the two are known to differ.
 """
 
 import re
