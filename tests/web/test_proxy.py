@@ -115,7 +115,7 @@ def test_a_wrong_root_is_named(root: str) -> None:
 @pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("takes_off", [True, False])
-def test_the_page_through_a_proxy(browser: Any, tmp_path: Path, takes_off: bool) -> None:  # noqa: F811
+def test_the_page_through_a_proxy(browser: Any, tmp_path: Path, takes_off: bool) -> None:
     """In a browser: a photo, its caption, and nothing asked for outside the prefix; /docs shows its description."""
     with (
         serving(tmp_path, "--root-path", "/captioner") as address,
