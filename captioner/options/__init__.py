@@ -64,7 +64,7 @@ OBJECTIVES = ("likelihood", "self-critical")
 METHODS = ("beam", "diverse", "sample")
 DIRECTIONS = ("left-to-right", "right-to-left")
 ENCODER_WEIGHTS = ("imagenet", "bundled", "none")
-PRESETS = ("everyday", "everyday-fast", "flickr8k", "coco")
+PRESETS = ("everyday", "flickr8k", "flickr8k-fast", "coco")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 MODELS = ("accurate", "fast")
 """Names of the models that come with the package, the default first."""
