@@ -82,7 +82,7 @@ def choose_search(
         telling.say(
             f"  {_describe(option)}: val BLEU-1 {evaluation.scores['BLEU-1']:.2f}, "
             f"BLEU-4 {evaluation.scores['BLEU-4']:.2f}, CIDEr-D {evaluation.scores['CIDEr-D']:.2f} "
-            f"({evaluation.references_each:g} references)"
+            f"({evaluation.references_each:.3g} references)"
         )
 
     def merit(option: SearchOptions) -> tuple[float, ...]:
