@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL.Image import Image
 
 from captioner.errors import DataError
+from captioner.files import printable
 from captioner.formats.rows import SPLITS, Problem, Row, split_name
 
 ALL = "all"
@@ -90,7 +91,8 @@ class Dataset:
         if self.parts:
             first = f"together: {len(self.images):,} images, {captions:,} captions ({splits or 'empty'})"
         authors = Counter(image.author for image in self.images)
-        by = [f"captions by {' and '.join(f'{who} ({n:,} images)' for who, n in authors.most_common() if who)}"]
+        theirs = (f"{printable(who)} ({count:,} images)" for who, count in authors.most_common() if who)
+        by = [f"captions by {' and '.join(theirs)}"]
         lines = [] if self.parts else [*self.notes, *(by if set(authors) - {"", "people"} else [])]
         return "\n".join([*(part.describe() for part in self.parts), first, *(f"  {line}" for line in lines)])
 

@@ -147,5 +147,5 @@ def test_mutated_data_sets_are_read_or_refused_in_a_sentence(tmp_path, layout):
         except DataError as error:
             said = str(error)
         assert str(tmp_path) in said, number
-        assert all(line.isprintable() for line in said.split("\n")), number
+        assert all(line.isprintable() for line in said.split("\n")), (number, said)
         assert len(said) < 5000, number

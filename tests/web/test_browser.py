@@ -355,8 +355,8 @@ def test_the_server_stops_in_the_middle_of_a_clip(browser: Browser, tmp_path: Pa
         page.get_by_role("tab", name="A clip").click()
         page.set_input_files("#clip-files input[type=file]", str(tmp_path / "long.mp4"))
         page.get_by_role("button", name="Caption it").click()
+        expect(page.locator("#clip-progress progress")).to_be_visible(timeout=40_000)
         expect(page.locator("#scenes li").first).to_be_visible(timeout=40_000)
-        expect(page.locator("#clip-progress progress")).to_be_visible()
     page.context.close()
 
 
