@@ -66,10 +66,10 @@ class Captioner:
     ) -> "Captioner":
         """Loads a model file, or a bundled model by its name in `options.MODELS`, None for "accurate". No network.
 
-        Names win over files: "./fast" and Path("fast") are files. `precision` is float32, bfloat16, or auto: bfloat16
-        where the processor multiplies in it, which is faster and changes few captions (docs/performance.md). `image`
-        overrides how pictures are fitted, which the model file otherwise decides; keep that unless you are measuring
-        its effect. On a CPU the whole process keeps the memory that it frees (`device.prepare`). Raises
+        Names win over files: "./fast" and Path("fast") are files. `precision` is float32, bfloat16, float16, or auto:
+        a half one where the processor multiplies in it, which is faster and changes few captions (docs/performance.md).
+        `image` overrides how pictures are fitted, which the model file otherwise decides; keep that unless you are
+        measuring its effect. On a CPU the whole process keeps the memory that it frees (`device.prepare`). Raises
         ModelFileError for a file that is no model, and OptionError for a device that is not there or a precision that
         is none.
         """
@@ -125,7 +125,7 @@ class Captioner:
 
     @property
     def precision(self) -> str:
-        """What it computes in: "float32" or "bfloat16"."""
+        """What it computes in: "float32", "bfloat16" or "float16"."""
         return self.network.precision
 
     @overload

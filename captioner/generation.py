@@ -31,7 +31,7 @@ class Network(Protocol):
 
     @property
     def precision(self) -> str:
-        """What it computes in: "float32" or "bfloat16"."""
+        """What it computes in: "float32", "bfloat16" or "float16"."""
 
     @property
     def reads_backwards(self) -> bool:

@@ -51,7 +51,7 @@ class TorchNetwork:
 
     @property
     def precision(self) -> str:
-        """What it computes in: "float32" or "bfloat16"."""
+        """What it computes in: "float32", "bfloat16" or "float16"."""
         return str(next(self.decoder.parameters()).dtype).removeprefix("torch.")
 
     def seeing(self, image: ImageOptions) -> "TorchNetwork":

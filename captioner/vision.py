@@ -73,7 +73,7 @@ class Vision:
     ) -> Iterator[Tensor]:
         """Any number of pictures -> their features (B, R, C), float32, on its device, `batch` pictures at a time.
 
-        Matrix products run in `precision`, "float32" or "bfloat16"; `workers` threads read ahead of time. It knows no
+        Matrix products run in `precision`, as `autocast` takes it; `workers` threads read ahead of time. It knows no
         gradients, and leaves the encoder's mode as it is. Raises ImageError for a picture that cannot be read.
         """
         batches = [pictures[first : first + batch] for first in range(0, len(pictures), batch)]

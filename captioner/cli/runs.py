@@ -22,7 +22,7 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.html:
         check_output(chosen.html, "--html")
     from captioner.training.history import read_histories, table
-    from captioner.training.page import to_html
+    from captioner.training.report import to_html
 
     histories = read_histories(chosen.folders)
     print(table(histories))

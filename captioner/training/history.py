@@ -26,8 +26,13 @@ class History:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The entry of the epoch with the best CIDEr-D, which BLEU-4 decides among equals."""
-        return max(self.epochs, key=lambda entry: (entry["val"]["CIDEr-D"], entry["val"]["BLEU-4"]))
+        """The entry of the epoch whose model the run kept: best CIDEr-D, then BLEU-4, as means over the sets."""
+
+        def rank(entry: dict[str, Any]) -> tuple[float, ...]:
+            parts = [*entry["val"].get("data_sets", {}).values()] or [entry["val"]]
+            return tuple(sum(part[name] for part in parts) / len(parts) for name in ("CIDEr-D", "BLEU-4"))
+
+        return max(self.epochs, key=rank)
 
     @property
     def seconds(self) -> float:

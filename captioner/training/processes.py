@@ -129,8 +129,8 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=_PATIENCE)
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size()), f"cuda:{local}" if gpus else "cpu"
-    except (RuntimeError, distributed.DistBackendError) as error:
-        if isinstance(error, CaptionerError) or not _is_lost(error):
+    except RuntimeError as error:
+        if not _is_lost(error):
             raise
         raise TrainingError(
             f"Another process of this run ended ({str(error).splitlines()[0]}): what was saved is kept; the same "
@@ -141,6 +141,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
             distributed.destroy_process_group()
 
 
-def _is_lost(error: Exception) -> bool:
+def _is_lost(error: RuntimeError) -> bool:
+    """Whether it is about another process; gloo has no class of its own for that."""
     said = str(error)
     return isinstance(error, distributed.DistBackendError) or "gloo" in said or "Connection" in said

@@ -26,10 +26,10 @@ from captioner.training import advice
 from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
 from captioner.training.features import cached_features
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
-from captioner.training.page import write_report
 from captioner.training.plan import Plan, fitting
 from captioner.training.processes import ALONE, Processes
 from captioner.training.progress import Progress, tell_epoch
+from captioner.training.report import write_report
 from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
 from captioner.training.self_critical import references_of
 from captioner.training.step import Learner, learning_rate, make_optimizer, take_step

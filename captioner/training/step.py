@@ -32,7 +32,7 @@ class Learner(nn.Module):
         self, decoder: Decoder, objective: Objective, precision: str, *, model: CaptionModel | None = None
     ) -> None:
         """`decoder` is the one that learns; `model` sees the pictures, where they come as pixels, and learns to see
-        where its encoder's parameters want gradients. `precision` is float32 or bfloat16.
+        where its encoder's parameters want gradients. `precision` is a chosen one, not auto.
         """
         super().__init__()
         self.decoder = decoder

@@ -10,7 +10,7 @@ import pytest
 from captioner import cli
 from captioner.errors import TrainingError
 from captioner.training.history import History, differing, read_histories, rows, table
-from captioner.training.page import to_html
+from captioner.training.report import to_html
 from tests.training.small import SMALL, small_run
 
 
@@ -101,6 +101,15 @@ def test_the_best_epoch_is_the_one_that_the_run_kept(tmp_path):
     }
 
 
+def test_the_best_epoch_of_several_data_sets_has_the_best_mean():
+    """As in training, where each set counts the same however many pictures it has."""
+    sets = [({"a": 80.0, "b": 10.0}, 70.0), ({"a": 60.0, "b": 50.0}, 59.0)]
+    entries = [entry(number, together) for number, (_, together) in enumerate(sets, 1)]
+    for one, (parts, _) in zip(entries, sets, strict=True):
+        one["val"] |= {"data_sets": {name: {"CIDEr-D": score, "BLEU-4": 1.0} for name, score in parts.items()}}
+    assert History("run", entries).best["epoch"] == 2
+
+
 def test_each_data_set_has_a_column_and_a_curve():
     """Where a run learns several."""
     parts = {"coco": {"CIDEr-D": 12.0, "BLEU-4": 6.0}, "mine": {"CIDEr-D": 8.0, "BLEU-4": 4.0}}
@@ -144,7 +153,7 @@ def test_a_page_that_cannot_be_written_stops_no_run(drawings, tmp_path, monkeypa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("captioner.training.page.write_atomically", full)
+    monkeypatch.setattr("captioner.training.report.write_atomically", full)
     best, _ = small_run(drawings, tmp_path / "run")
     assert best is not None
     assert not (tmp_path / "run" / "report.html").exists()
