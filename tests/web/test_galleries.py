@@ -33,20 +33,7 @@ from captioner.web.queue import ModelQueue
 from captioner.web.queued import Queued
 from tests.hostile import encoded, noise
 from tests.video.clips import moving, write_clip
-from tests.web.visitors import ADDRESS, Visitor, half_an_upload, made, small_captioner
-
-
-@pytest.fixture(scope="module")
-def captioner() -> Captioner:
-    return small_captioner()
-
-
-@pytest.fixture(scope="module")
-def visitor(captioner: Captioner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        with TestClient(made(captioner, WebOptions()), base_url=ADDRESS) as client:
-            yield Visitor(client)
+from tests.web.visitors import ADDRESS, Visitor, half_an_upload, made
 
 
 @pytest.fixture(scope="module")

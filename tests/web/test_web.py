@@ -25,7 +25,7 @@ from captioner.errors import ImageError, OptionError
 from captioner.options import SearchOptions, WebOptions
 from captioner.sureness import Sureness
 from tests.hostile import encoded, noise, write_hostile_files
-from tests.web.visitors import ADDRESS, Visitor, made, small_captioner
+from tests.web.visitors import ADDRESS, Visitor, made
 
 pytest.importorskip("gradio", reason="the page needs gradio")
 
@@ -36,19 +36,6 @@ from captioner.web.examples import EXAMPLES
 from captioner.web.html import explained, searched
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def captioner() -> Captioner:
-    return small_captioner()
-
-
-@pytest.fixture(scope="module")
-def visitor(captioner: Captioner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        with TestClient(made(captioner, WebOptions()), base_url=ADDRESS) as client:
-            yield Visitor(client)
 
 
 PHOTO = encoded(noise(), "JPEG")
