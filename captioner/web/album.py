@@ -25,7 +25,7 @@ from captioner.web.gallery import Card, build_gallery, keep_picture
 from captioner.web.html import problems
 from captioner.web.queue import ModelQueue
 from captioner.web.queued import Queued
-from captioner.web.workbench import Shown, Upload, Words, build_workbench
+from captioner.web.workbench import Shown, Upload, Words, Works, build_workbench
 
 _THUMBNAIL = 480
 """Longest side, in pixels, of the photos in the gallery: sharp on a phone, and enough to caption one anew."""
@@ -66,7 +66,7 @@ def build_album(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
     build_workbench(captioners, partial(_caption_all, queue), _WORDS, gallery, several=True, concurrency=2)
 
 
-def _caption_all(queue: ModelQueue, captioner: Captioner, uploads: list[Upload], gallery: gr.HTML) -> Iterator[Shown]:
+def _caption_all(queue: ModelQueue, captioner: Captioner, uploads: list[Upload], gallery: gr.HTML) -> Works:
     """What the page shows as the photos get their captions."""
     wrong: list[str] = []
     cards: list[Card] = []

@@ -26,7 +26,7 @@ from captioner.web.gallery import Card, build_gallery, keep_picture
 from captioner.web.html import problem
 from captioner.web.queue import ModelQueue
 from captioner.web.queued import Queued
-from captioner.web.workbench import Shown, Upload, Words, build_workbench
+from captioner.web.workbench import Shown, Upload, Words, Works, build_workbench
 
 MINUTES = 10.0
 """Longest clip on the page, in minutes; the command line takes longer ones."""
@@ -53,7 +53,7 @@ def build_clip(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
     build_workbench(captioners, partial(_caption_clip, queue), _WORDS, gallery, several=False, concurrency=1)
 
 
-def _caption_clip(queue: ModelQueue, captioner: Captioner, uploads: list[Upload], gallery: gr.HTML) -> Iterator[Shown]:
+def _caption_clip(queue: ModelQueue, captioner: Captioner, uploads: list[Upload], gallery: gr.HTML) -> Works:
     """What the page shows as the scenes are found."""
     path, title, _ = uploads[0]
     cards: list[Card] = []

@@ -14,17 +14,13 @@ from captioner.pictures import Window
 
 EMPTY = '<p class="waiting">Its caption will appear here.</p>'
 
-_STOPPED = '<p class="sure" role="status">Stopped: what was captioned this far stays.</p>'
+STOPPED = '<p class="sure" role="status">Stopped: what was captioned this far stays.</p>'
+"""In the progress bar's place after a stop."""
 
 
 def growing(text: str) -> str:
     """A sentence that is being written."""
     return f"<p class='sentence growing' aria-busy='true'>{escape(text)}</p>"
-
-
-def stopped(progress: str) -> str:
-    """What stands in the progress bar's place after a stop; where none ran, all is as it was."""
-    return _STOPPED if "<progress" in progress else progress
 
 
 def problem(message: str) -> str:

@@ -5,9 +5,11 @@ Promises: what was captioned stays on the page when one stops in the middle. It 
 files are.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -16,7 +18,7 @@ from captioner.captioner import Captioner, pick_captioner
 from captioner.errors import OptionError
 from captioner.pictures import SUFFIXES
 from captioner.web.gallery import Card
-from captioner.web.html import problem, stopped
+from captioner.web.html import STOPPED, problem
 
 
 class Upload(NamedTuple):
@@ -58,7 +60,8 @@ class Words:
     """Above the gallery, as HTML."""
 
 
-Work = Callable[[Captioner, list[Upload], gr.HTML], Iterator[Shown]]
+Works = Generator[Shown, None, None]
+Work = Callable[[Captioner, list[Upload], gr.HTML], Works]
 """A captioner, the files and the gallery whose pictures are kept -> how far it is, again and again."""
 
 
@@ -86,7 +89,9 @@ def build_workbench(
     progress = gr.HTML("", elem_id=f"{words.page}-progress", elem_classes="result")
     shown_in = gallery()
 
-    def show(sent: Any, name: Any) -> Iterator[tuple[Any, ...]]:
+    stops: dict[str | None, Event] = {}  # by the visitor's session, while its work goes on
+
+    def show(sent: Any, name: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         nothing = [gr.skip()] * len(player)
         uploads = _uploads(sent)
         if not uploads:
@@ -97,12 +102,26 @@ def build_workbench(
         except OptionError as error:
             yield *nothing, problem(str(error)), gr.skip(), gr.skip()
             return
-        for shown in work(captioner, uploads, shown_in):
-            extra = nothing if shown.extra is None else [shown.extra] * len(player)
-            cards = [card.model_dump(exclude_unset=True) for card in shown.cards]
-            yield *extra, shown.progress, cards, [str(upload.path) for upload in uploads] if shown.done else gr.skip()
+        stop = stops[request.session_hash] = Event()
+        try:
+            with closing(work(captioner, uploads, shown_in)) as works:
+                for shown in works:
+                    if stop.is_set() and not shown.done:  # the work says so itself: nothing can come after its word
+                        yield *nothing, STOPPED, gr.skip(), gr.skip()
+                        return
+                    extra = nothing if shown.extra is None else [shown.extra] * len(player)
+                    cards = [card.model_dump(exclude_unset=True) for card in shown.cards]
+                    done = [str(upload.path) for upload in uploads] if shown.done else gr.skip()
+                    yield *extra, shown.progress, cards, done
+        finally:
+            if stops.get(request.session_hash) is stop:
+                del stops[request.session_hash]
 
-    running = start.click(
+    def end(request: gr.Request) -> None:
+        if stop := stops.get(request.session_hash):
+            stop.set()
+
+    start.click(
         show,
         inputs=[files, model],
         outputs=[*player, progress, shown_in, files],
@@ -117,7 +136,7 @@ def build_workbench(
     files.upload(lambda: "", outputs=progress, **quiet)
     if player:
         files.clear(lambda: ("", "", []), outputs=[*player, progress, shown_in], **quiet)
-    stop.click(stopped, inputs=progress, outputs=progress, cancels=[running], preprocess=False, **quiet)
+    stop.click(end, **quiet)
 
 
 def _chooser(words: Words, several: bool) -> gr.HTML:

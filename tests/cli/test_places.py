@@ -359,28 +359,35 @@ def test_watch_captions_what_arrives_and_ends_clean(talkative, photos, tmp_path,
     command = [sys.executable, "-m", "captioner", "caption", str(photos), "--watch", "--sidecars", "txt", "--model", talkative]  # fmt: skip
     whole = (photos / "a.jpg").read_bytes()
 
+    lines = tmp_path / "lines"
+
     def arrives(path: Path) -> None:
+        """Its line is there: the last that becomes of a photo."""
         until = time.monotonic() + 100
-        while not path.exists():
+        while f"{path}\t" not in lines.read_text():
             assert time.monotonic() < until, path
             time.sleep(0.1)
 
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        lines.open("w") as printed,
+        subprocess.Popen(command, cwd=ROOT, stdout=printed, stderr=subprocess.PIPE, text=True) as process,
+    ):
         try:
-            arrives(photos / "deep" / "-o.txt")
+            arrives(photos / "deep" / "-o.png")
             with (photos / "new.jpg").open("wb") as file:
                 file.write(whole[:100])
                 file.flush()
                 (photos / "z.jpg").write_bytes(whole)
-                arrives(photos / "z.txt")  # half of it was seen meanwhile
+                arrives(photos / "z.jpg")  # half of it was seen meanwhile
                 file.write(whole[100:])
-            arrives(photos / "new.txt")
+            arrives(photos / "new.jpg")
             process.send_signal(number)
-            out, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode in (0, 1)  # 1 where the half photo stood still for a second and was tried
-    assert len({line.split("\t")[0] for line in out.splitlines()}) == 5
+    assert len({line.split("\t")[0] for line in lines.read_text().splitlines()}) == 5
+    assert len([*photos.rglob("*.txt")]) == 5
     assert "Traceback" not in err
     assert err.splitlines()[0] == "Waiting for pictures; Ctrl-C ends it."
     assert err.splitlines()[-1] == "Captions: 5 beside the photo."
