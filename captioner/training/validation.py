@@ -74,9 +74,11 @@ def choose_search(
     found: dict[SearchOptions, list[Caption]] = {
         replace(option, **fixed): [] for option in _searches(file.model, file.search)
     }
-    for features in encoded(file.model, images, precision="float32"):
-        for option, captions in found.items():
-            captions += caption_features(network_of(file.model), features, file.vocabulary, option)
+    with telling.bar(len(images), "picture", "searching") as bar:
+        for features in encoded(file.model, images, precision="float32"):
+            for option, captions in found.items():
+                captions += caption_features(network_of(file.model), features, file.vocabulary, option)
+            bar.update(len(features))
     results = {option: evaluate(images, [caption.text for caption in captions]) for option, captions in found.items()}
     for option, evaluation in results.items():
         telling.say(
