@@ -6,6 +6,7 @@ system takes back from a process that dies, so a killed run leaves nothing that 
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -41,6 +42,7 @@ class RunFolder:
         self.log = path / "log.jsonl"  # a line an epoch
         self.resume = path / "resume.pt"  # all that the run needs to go on
         self.report = path / "report.html"  # the run so far, to look at
+        self.events = path / "tensorboard"  # the same as TensorBoard wants it, where that is installed
 
     @property
     def unsaved(self) -> bool:
@@ -68,6 +70,7 @@ class RunFolder:
         """Deletes what was written without a resume file to go on from."""
         for file in (self.best, self.last, self.log, self.report):
             file.unlink(missing_ok=True)
+        shutil.rmtree(self.events, ignore_errors=True)
 
 
 class RecipeFolder:

@@ -24,6 +24,7 @@ from captioner.files import write_atomically
 from captioner.telling import OUT, Telling
 from captioner.training import advice
 from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
+from captioner.training.events import write_events
 from captioner.training.features import cached_features
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
 from captioner.training.plan import Plan, fitting
@@ -277,6 +278,7 @@ class _Run:
         write_atomically(folder.log, lambda part: part.write_text(lines, encoding="utf-8"))
         header = {**plan.options.to_dict(), "provenance": self.origin}
         write_report(folder, progress.log, header, self.val_images, total=self.training.epochs)
+        write_events(folder.events, progress.log[-1])
         save_model(folder.last, file)
 
     def catch_up(self) -> None:

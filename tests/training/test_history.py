@@ -9,6 +9,7 @@ import pytest
 
 from captioner import cli
 from captioner.errors import TrainingError
+from captioner.training.events import write_events
 from captioner.training.history import History, differing, read_histories, rows, table
 from captioner.training.report import to_html
 from tests.training.small import SMALL, small_run
@@ -67,6 +68,21 @@ def test_a_run_shows_itself(drawings, tmp_path):
     assert [len(one["samples"]) for one in history.epochs] == [2, 2]
     for name, caption, reference in history.epochs[-1]["samples"]:
         assert all(part in page.words for part in (name, caption, reference))
+
+
+def test_tensorboard_reads_what_the_log_says(drawings, tmp_path):
+    """By its own reader; an epoch that a killed run computes again has the later value."""
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = tmp_path / "run" / "tensorboard"
+    small_run(drawings, tmp_path / "run")
+    (history,) = read_histories([tmp_path / "run"])
+    write_events(folder, {**history.epochs[0], "loss": 7.0})
+    write_events(folder, {**history.epochs[1], "loss": 6.0})
+    events = reading.EventAccumulator(str(folder)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 7.0), (2, 6.0)]
+    scores = [one["val"]["CIDEr-D"] for one in history.epochs]
+    assert [event.value for event in events.Scalars("val/CIDEr-D")] == pytest.approx(scores)
+    assert {"learning_rate", "gradient_norm", "seconds/train"} <= set(events.Tags()["scalars"])
 
 
 def test_runs_are_compared_by_their_best_epochs(drawings, tmp_path, capsys):
