@@ -125,8 +125,9 @@ class ZippedPictures:
         self.problems.append(f"{_shown(name)} in {_shown(self.path.name)} {problem}")
 
 
-def write_zip(path: Path, files: Iterable[tuple[str, str]]) -> None:
-    """Writes text files, each a name and its content, into a zip that is there whole or not at all.
+def write_zip(path: Path, files: Iterable[tuple[str, str | bytes]]) -> None:
+    """Writes files, each a name and its content, into a zip that is there whole or not at all. Bytes are taken for
+    photos, which are as small as they can be: only text is compressed.
 
     Raises ArchiveError for a name that a zip must not hold, and OSError.
     """
@@ -139,7 +140,7 @@ def write_zip(path: Path, files: Iterable[tuple[str, str]]) -> None:
                     raise ArchiveError(f"{_shown(name)} {problem}")
                 entry = zipfile.ZipInfo(PurePosixPath(raw).as_posix(), time.localtime()[:6])
                 entry.external_attr = (stat.S_IFREG | 0o644) << 16  # without, unzip gives nobody a right to read it
-                archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+                archive.writestr(entry, content, zipfile.ZIP_DEFLATED if isinstance(content, str) else None)
 
     write_atomically(path, write)
 

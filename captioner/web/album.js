@@ -138,7 +138,8 @@
   };
   // By the photo itself where this tab still has it, by its small picture else: the server's copy may be gone.
   const anew = async (photo, item, model, search) => {
-    const form = new FormData(), picture = originals.get(photo.source) ?? small.get(photo.id);
+    const sent = originals.get(photo.source), whole = sent && !/\.zip$/i.test(photo.source) && sent.size < 50_000_000;
+    const form = new FormData(), picture = whole ? sent : small.get(photo.id);
     if (!picture) return "The photo is no longer here: send it again.";
     form.append("files", picture, "photo");
     for (const [name, value] of Object.entries({ model, ...search })) form.append(name, value);
@@ -183,6 +184,19 @@
     find(".show [value=unsure]").hidden = !all().some(({ unsure }) => typeof unsure === "boolean");
     find(".count").textContent = `${shown === whole ? "" : `${shown.toLocaleString()} of `}${whole.toLocaleString()} photo${whole === 1 ? "" : "s"}`
       + number(FILTERS.errors, "with errors") + number(edited, "edited") + number(({ checked }) => checked, "checked");
+  };
+  const card_of = (photo) => ({
+    name: photo.name, caption: photo.text.trim(), source: photo.source, member: photo.member ?? "",
+    // A person's own words have no probability.
+    ...(edited(photo) ? {} : { probability: photo.probability, alternatives: photo.alternatives }),
+  });
+  const send = async (sources) => {
+    for (const source of sources) {
+      const path = await places.album.again(source);
+      if (!path) return false;
+      for (const photo of all().filter((other) => other.source === source)) keep(Object.assign(photo, { source: path }));
+    }
+    return true;
   };
   const named = (name) => {  // two photos of one name would be one file of captions
     const taken = new Set(all().map((other) => other.name.toLowerCase()));
@@ -245,12 +259,8 @@
     find(".find").addEventListener("input", choose);
     find(".clear").addEventListener("click", clear);
     root.addEventListener("click", ({ target }) => {
-      const button = target.closest(".download"), those = captions().sort(ORDERS.place);
-      if (button)
-        download(button, those.map((photo) => ({
-          name: photo.name, caption: photo.text.trim(),  // a person's own words have no probability
-          ...(edited(photo) ? {} : { probability: photo.probability, alternatives: photo.alternatives }),
-        })));
+      const button = target.closest(".download");
+      if (button) download(button, () => captions().sort(ORDERS.place).map(card_of), send);
     });
   };
 

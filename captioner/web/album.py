@@ -20,9 +20,10 @@ from captioner.captioner import Captioner
 from captioner.captions import Captioned
 from captioner.errors import ArchiveError, ImageError
 from captioner.pictures import read_image
-from captioner.web.downloads import MOST, PHOTOS, buttons
-from captioner.web.gallery import Card, build_gallery, keep_picture
+from captioner.web.downloads import PHOTOS, buttons, titles
+from captioner.web.gallery import MOST, Card, build_gallery, keep_picture
 from captioner.web.html import problems
+from captioner.web.inside import can_write_inside
 from captioner.web.queue import ModelQueue
 from captioner.web.queued import Queued
 from captioner.web.workbench import Shown, Upload, Words, Works, build_workbench
@@ -43,9 +44,8 @@ _WORDS = Words(
 )
 
 _TOOLS = (
-    "<p class='hint kept' role='status'></p>"
-    f"{buttons(PHOTOS)}<p class='hint'>Text files and XMP sidecars are small files to lie beside the photos; the "
-    "photos stay as they are. Unpacked over sidecars that are there already, they replace them.</p>"
+    "<p class='hint'>{hint}Text files and XMP sidecars are small files to lie beside the photos; unpacked over "
+    "sidecars that are there already, they replace them.</p>"
     "<div class='line tools'>"
     "<label>Order <select class='sort'><option value='place'>as they came</option>"
     "<option value='sure'>least sure first</option><option value='name'>by name</option></select></label>"
@@ -60,9 +60,18 @@ _TOOLS = (
 )
 
 
+_INSIDE = (
+    "Photos with captions inside are copies, with the caption where photo programs and search look for it; a photo "
+    "whose format holds none comes with an XMP sidecar. "
+)
+
+
 def build_album(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
     """The controls for many photos, inside the page."""
-    gallery = partial(build_gallery, "album", "Album", _TOOLS, "album", models=list(captioners))
+    inside, hint = ({"inside": "Photos with captions inside"}, _INSIDE) if can_write_inside() else ({}, "")
+    row = buttons({**inside, **titles(PHOTOS)})
+    tools = f"<p class='hint kept' role='status'></p>{row}{_TOOLS.format(hint=hint)}"
+    gallery = partial(build_gallery, "album", "Album", tools, "album", models=list(captioners))
     build_workbench(captioners, partial(_caption_all, queue), _WORDS, gallery, several=True, concurrency=2)
 
 
@@ -71,7 +80,7 @@ def _caption_all(queue: ModelQueue, captioner: Captioner, uploads: list[Upload],
     wrong: list[str] = []
     cards: list[Card] = []
     paths: dict[str, str] = {}
-    came_from: dict[str, str] = {}
+    came_from: dict[str, tuple[str, str]] = {}
     sources, expected = _sources(uploads, wrong)
     enough = max(captioner.image.enough, _THUMBNAIL)
 
@@ -82,7 +91,7 @@ def _caption_all(queue: ModelQueue, captioner: Captioner, uploads: list[Upload],
                 wrong.append(f"Only the first {MOST:,} photos were taken: send the others in a second go.")
                 return
             name = _unique(title, taken)
-            came_from[name] = source
+            came_from[name] = source, title
             try:
                 picture = read_image(data, at_least=enough)  # once, for the model and for the gallery
             except ImageError:
@@ -95,7 +104,7 @@ def _caption_all(queue: ModelQueue, captioner: Captioner, uploads: list[Upload],
     told = 0.0
     with closing(Queued(queue, captioner).stream(pictures())) as stream:
         for found in stream:
-            card = _card(captioner, found, paths.get(found.name, ""), came_from[found.name])
+            card = _card(captioner, found, paths.get(found.name, ""), *came_from[found.name])
             cards.append(card)
             if card.error:
                 wrong.append(card.error)
@@ -105,7 +114,7 @@ def _caption_all(queue: ModelQueue, captioner: Captioner, uploads: list[Upload],
     yield Shown(_done(sum(not card.error for card in cards), wrong), cards, done=True)
 
 
-def _card(captioner: Captioner, found: Captioned, path: str, source: str) -> Card:
+def _card(captioner: Captioner, found: Captioned, path: str, source: str, member: str) -> Card:
     caption, error, key = found.caption, found.error, secrets.token_hex(8)
     if caption is None:
         said = error.told(found.name) if isinstance(error, ImageError) else f"{found.name}: {error}"
@@ -113,6 +122,7 @@ def _card(captioner: Captioner, found: Captioned, path: str, source: str) -> Car
     return Card(
         id=key,
         source=source,
+        member=member,
         name=found.name,
         path=path,
         caption=caption.text,

@@ -21,7 +21,7 @@ from captioner.captioner import Captioner
 from captioner.errors import CaptionerError, VideoError
 from captioner.options import VideoOptions
 from captioner.video import Scene, caption_video
-from captioner.web.downloads import CLIP, buttons
+from captioner.web.downloads import CLIP, buttons, titles
 from captioner.web.gallery import Card, build_gallery, keep_picture
 from captioner.web.html import problem
 from captioner.web.queue import ModelQueue
@@ -49,7 +49,7 @@ _WORDS = Words(
 def build_clip(captioners: Mapping[str, Captioner], queue: ModelQueue) -> None:
     """The controls for a clip, inside the page."""
     # One at a time: decoding takes every core.
-    gallery = partial(build_gallery, "scenes", "Scenes", buttons(CLIP), "scenes")
+    gallery = partial(build_gallery, "scenes", "Scenes", buttons(titles(CLIP)), "scenes")
     build_workbench(captioners, partial(_caption_clip, queue), _WORDS, gallery, several=False, concurrency=1)
 
 

@@ -23,10 +23,7 @@ from captioner.formats import (
     to_webvtt,
     xmp_sidecars,
 )
-from captioner.web.gallery import Card
-
-MOST = 2000
-"""Most captions of a gallery: more make a page that a phone cannot hold; the command line has no such limit."""
+from captioner.web.gallery import MOST, Card
 
 
 class Export(BaseModel):
@@ -47,13 +44,16 @@ class Format:
     write: Callable[[list[Card]], str | bytes]
 
 
-def buttons(formats: Mapping[str, Format]) -> str:
-    """A row of buttons as HTML, which download the captions of the gallery that they are in."""
+def buttons(titles: Mapping[str, str]) -> str:
+    """A row of buttons as HTML, by their formats, which download the captions of the gallery that they are in."""
     row = "".join(
-        f"<button type='button' class='download' data-format='{form}'>{known.title}</button>"
-        for form, known in formats.items()
+        f"<button type='button' class='download' data-format='{form}'>{title}</button>"
+        for form, title in titles.items()
     )
-    return f"<p class='actions'>Download the captions, as they are edited: {row}</p>"
+    return (
+        f"<p class='actions'>Download the captions, as they are edited: {row}</p>"
+        "<p class='problem downloading' role='alert'></p>"
+    )
 
 
 def add_downloads(app: FastAPI) -> None:
@@ -96,6 +96,11 @@ def _zip(sidecars: Callable[[list[tuple[str, str]]], Iterable[tuple[str, str]]],
         path = Path(folder, "captions.zip")
         write_zip(path, sidecars(_texts(cards)))
         return path.read_bytes()
+
+
+def titles(formats: Mapping[str, Format]) -> dict[str, str]:
+    """What the formats' buttons say."""
+    return {form: known.title for form, known in formats.items()}
 
 
 PHOTOS = {

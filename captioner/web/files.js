@@ -40,19 +40,27 @@
     };
     const complain = (text) => find(".problem").replaceChildren(text);
 
+    // Where the server keeps it from now on; null, and what is wrong is said, where it was not taken.
+    const upload = async (name, file) => {
+      const form = new FormData();
+      form.append("files", file, file.name);
+      const answer = await fetch("gradio_api/upload", { method: "POST", body: form }).catch(() => null);
+      const said = await answer?.json().catch(() => null);
+      if (!answer?.ok) {
+        complain(`${name} was not sent. ${said?.error ?? "The server does not answer: try again."}`);
+        return null;
+      }
+      originals.set(said[0], file);
+      return said[0];
+    };
     const send = (one) => {
       left += 1;
       sending = sending.then(async () => {
         if (!waiting.includes(one)) return;
-        const form = new FormData();
-        form.append("files", one.file, one.file.name);
-        const answer = await fetch("gradio_api/upload", { method: "POST", body: form }).catch(() => null);
-        const said = await answer?.json().catch(() => null);
-        if (!answer?.ok) return complain(`${one.name} was not sent. ${said?.error ?? "The server does not answer: try again."}`);
+        const path = await upload(one.name, one.file);
+        if (!path) return;
         if (one.path && several) kept.remove("files", one.path);
-        [one.path] = said;
-        one.when = Date.now();
-        if (one.file.size < 50_000_000 && !zipped(one)) originals.set(one.path, one.file);
+        Object.assign(one, { path, when: Date.now() });
         if (several) keep(one);
       }).finally(() => {
         left -= 1;
@@ -123,6 +131,8 @@
         const file = ({ path, name }) => ({ path, orig_name: name, meta: { _type: "gradio.FileData" } });
         return there.map((one) => ({ file: file(one), done: one.done }));
       },
+      // The same file once more, for a server that has deleted it; null where this tab has it no longer.
+      again: async (path) => originals.has(path) ? upload(originals.get(path).name, originals.get(path)) : null,
       // A picture of that file has its caption, or its error.
       arrived: (path) => {
         const one = waiting.find((other) => other.path === path);

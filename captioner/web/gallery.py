@@ -7,6 +7,9 @@ from typing import Any
 import gradio as gr
 from pydantic import BaseModel, Field
 
+MOST = 2000
+"""Most captions of a gallery: more make a page that a phone cannot hold; the command line has no such limit."""
+
 
 class Card(BaseModel):
     """A picture of a gallery with its caption, as the page shows it and, edited perhaps, sends it back."""
@@ -26,6 +29,8 @@ class Card(BaseModel):
     """Of a photo of an album: no other has it."""
     source: str = ""
     """The upload that the photo came from, as the server calls it."""
+    member: str = Field(default="", max_length=4096)
+    """What the photo is called there, which is its name in a zip."""
     file: str | None = None
     """The clip that it is a scene of."""
     start: float = Field(default=0.0, ge=0, le=1e7)

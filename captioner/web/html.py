@@ -151,8 +151,17 @@ def searched(explanation: Explanation, search: SearchOptions) -> str:
         "next. Bold is what it chose, which comes first, upright the other sentences it considered, slanted what it "
         f"gave up.{both}</p>"
         f"<div class='tree{wide}' tabindex='0' role='group' aria-label='The tree of the search'>"
-        f"{_branches(explanation.tree)}</div>"
+        f"<p class='chosen'>{' '.join(map(_node, _chosen(explanation.tree)))}</p>{_branches(explanation.tree)}</div>"
     )
+
+
+def _chosen(branches: tuple[Branch, ...]) -> list[Branch]:
+    """The words of the sentence that was chosen, and its end: they stay in sight, however far one scrolls."""
+    path = []
+    while branch := next((one for one in branches if one.sentence == 0), None):
+        path.append(branch)
+        branches = branch.branches
+    return path
 
 
 def _branches(branches: tuple[Branch, ...]) -> str:

@@ -27,7 +27,7 @@ PAGE: tuple[tuple[tuple[str, ...], str], ...] = (
     (_READ, r"/gradio_api/file=(?P<file>.+)"),
     (_STREAM, r"/gradio_api/(heartbeat/\w+|queue/data|upload_progress)"),
     (_SEND, r"/gradio_api/(upload|queue/join|run/predict|cancel|reset)"),
-    (_SEND, r"/download"),
+    (_SEND, r"/(download|inside)"),
 )
 """The same for the page in a browser, and for Gradio's own client."""
 

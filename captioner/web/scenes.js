@@ -41,7 +41,7 @@
     element.addEventListener("click", ({ target }) => {
       const button = target.closest(".download");
       if (button)
-        download(button, [...list.children].map(({ shown, caption }) => ({ ...shown, caption: caption.value.trim() })));
+        download(button, () => [...list.children].map(({ shown, caption }) => ({ ...shown, caption: caption.value.trim() })));
     });
     watch("value", update);
     update();
@@ -72,18 +72,29 @@
   });
 
   // The captions as a file, in the form that the button names.
-  const download = async (button, captions) => {
-    const label = button.textContent, body = JSON.stringify({ format: button.dataset.format, captions });
-    const headers = { "Content-Type": "application/json" };
-    const answer = captions.length ? await fetch("download", { method: "POST", headers, body }).catch(() => null) : null;
-    if (!answer?.ok) {
-      button.textContent = captions.length ? "It failed: try again" : "There are no captions";
-      setTimeout(() => (button.textContent = label), 3000);
+  const SILENCE = { error: "The server does not answer: try again." };
+  const asked = async (format, captions) => {
+    const body = JSON.stringify({ format, captions }), headers = { "Content-Type": "application/json" };
+    const answer = await fetch(format === "inside" ? "inside" : "download", { method: "POST", headers, body }).catch(() => null);
+    return answer?.ok ? { answer } : ((await answer?.json().catch(() => null)) ?? SILENCE);
+  };
+  // `captions` gives what is there; `send` sends uploads that the server has deleted once more, and says if it could.
+  const download = async (button, captions, send) => {
+    const place = button.closest("section").querySelector(".downloading"), form = button.dataset.format;
+    place.textContent = captions().length ? "" : "There are no captions.";
+    if (!captions().length) return;
+    button.disabled = true;
+    let said = await asked(form, captions());
+    if (said.missing && (await send(said.missing))) said = await asked(form, captions());
+    button.disabled = false;
+    if (said.error) {
+      place.textContent = said.error;
       return;
     }
+    const { answer } = said;
     const link = build("a", { href: URL.createObjectURL(await answer.blob()) });
     const [, file] = /filename="(.+)"/.exec(answer.headers.get("Content-Disposition"));
-    const clip = captions[0].file;  // players look for subtitles under the clip's own name
+    const clip = captions()[0].file;  // players look for subtitles under the clip's own name
     link.download = clip ? clip.replace(/\.\w+$/, "") + file.slice(file.lastIndexOf(".")) : file;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

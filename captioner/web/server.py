@@ -35,6 +35,7 @@ from captioner.web.api import add_api
 from captioner.web.bodies import limited_bodies
 from captioner.web.connections import limits_here, protocol
 from captioner.web.downloads import add_downloads
+from captioner.web.inside import add_inside
 from captioner.web.origins import known_hosts, own_names, own_origin
 from captioner.web.page import CSS, HEAD, build_page, model_line, theme
 from captioner.web.passwords import asks_password, read_names
@@ -71,6 +72,7 @@ def create_app(captioners: Mapping[str, Captioner], options: WebOptions, queue: 
 def _mount_page(app: FastAPI, captioners: Mapping[str, Captioner], options: WebOptions, queue: ModelQueue) -> set[str]:
     """Adds the page at /, and gives Gradio's list of uploads to delete."""
     add_downloads(app)
+    add_inside(app)
     _strip_template()
     page = build_page(captioners, options, queue)
     page.queue(api_open=False, max_size=_EVENTS)

@@ -3,6 +3,7 @@ is found.
 """
 
 import csv
+import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -312,4 +313,40 @@ def test_a_folder_is_chosen_whole(browser: Browser, doubtful: str, tmp_path: Pat
         assert sorted(archive.namelist()) == ["trip/oslo/1.txt", "trip/rome/1.txt"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     page.screenshot(path=tmp_path / "phone.png", full_page=True)
+    visit.close()
+
+
+@pytest.mark.skipif(not shutil.which("exiftool"), reason="ExifTool is not installed")
+def test_photos_get_their_captions_inside(
+    browser: Browser, doubtful: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As edited, also after the server's hour: what it has deleted, this tab sends once more; a new tab cannot."""
+    visit = Visit(browser, doubtful)
+    page = opened(visit)
+    give(page, LION, TOWER)
+    caption_them(page, "2 photos captioned")
+    page.get_by_label("Caption of lion.jpg").fill("My own words")
+
+    def forget() -> None:
+        for path in tmp_path_factory.getbasetemp().glob("doubtful*/uploads/*/uploads/*/lion.jpg"):
+            path.unlink(missing_ok=True)  # the server deletes what was left, too
+
+    forget()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Photos with captions inside").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert sorted(archive.namelist()) == ["lion.jpg", "tower.jpg"]
+        with archive.open("lion.jpg") as file, Image.open(file) as image, Image.open(LION) as sent:
+            assert b"My own words" in image.info["xmp"]
+            assert image.tobytes() == sent.tobytes()
+
+    page.wait_for_timeout(500)  # the browser's database
+    page.reload()
+    page = opened(visit)
+    forget()
+    page.get_by_role("button", name="Photos with captions inside").click()
+    expect(page.locator("#album .downloading")).to_contain_text("some are gone: send them again", timeout=20_000)
+    page.screenshot(path=tmp_path / "gone.png", full_page=True)
+    assert all("410 (Gone)" in error for error in visit.errors)  # as the console says, too
+    visit.errors.clear()
     visit.close()

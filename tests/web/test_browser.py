@@ -204,17 +204,21 @@ def test_one_caption_is_edited(browser: Browser, address: str, tmp_path: Path) -
 
 
 def test_how_it_searched(browser: Browser, address: str, tmp_path: Path) -> None:
-    """The tree of the search; greedy search's has one branch; drawing again draws again."""
+    """The tree of the search, whose winner stays in sight; greedy search's has one branch; drawing again draws again."""
     visit = Visit(browser, address)
     page = visit.page
     visit.give(LION)
     caption = visit.caption()
     page.get_by_role("button", name="How it searched").click()
     page.get_by_role("button", name="Advanced").click()
-    best = page.locator("#tree .best")
-    expect(best.first).to_be_visible()
-    words = [text.rsplit(" ", 1)[0] for text in best.all_inner_texts()]
-    assert " ".join(words[:-1]).lower() == caption.lower()
+    for place in (".chosen", "ul"):  # by itself, and as a branch
+        best = page.locator(f"#tree .tree > {place} .best")
+        expect(best.first).to_be_visible()
+        words = [text.rsplit(" ", 1)[0] for text in best.all_inner_texts()]
+        assert " ".join(words[:-1]).lower() == caption.lower()
+    top = "tree => tree.querySelector('.chosen').getBoundingClientRect().top - tree.getBoundingClientRect().top"
+    page.locator("#tree .tree").evaluate("tree => tree.scrollTo(0, tree.scrollHeight)")
+    assert abs(page.locator("#tree .tree").evaluate(top)) < 10
     assert page.locator("#tree .lost").count() > 0
     page.screenshot(path=tmp_path / "tree.png", full_page=True)
     page.get_by_role("button", name="Beam 3, easier to read").click()

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import shutil
+import tempfile
 import threading
 import time
 import zipfile
@@ -280,6 +282,41 @@ def test_a_wrong_download_is_refused(visitor: Visitor) -> None:
     assert "choose txt" in download(visitor, "pdf", PHOTO).json()["error"]
     assert download(visitor, "csv").status_code == 422
     assert download(visitor, "vtt", {"name": "x", "caption": "x", "start": -1}).status_code == 422
+
+
+@pytest.mark.skipif(not shutil.which("exiftool"), reason="ExifTool is not installed")
+def test_photos_come_with_their_captions_inside(visitor: Visitor) -> None:
+    """Of files and of zips, as edited and named; what holds none has it beside; the coded picture is what was sent."""
+    jpeg, bmp, several = encoded(noise(seed=1), "JPEG"), encoded(noise(seed=2), "BMP"), io.BytesIO()
+    with zipfile.ZipFile(several, "w") as archive:
+        archive.writestr("a/two.jpg", jpeg)
+        archive.writestr("three.bmp", bmp)
+    uploads = [visitor.upload(jpeg, "one.jpg"), visitor.upload(several.getvalue(), "more.zip")]
+    _, gallery, _ = shown(visitor.call(visitor.button("Caption them"), [uploads, "first"]))
+    cards = [{**photo, "caption": f"Caption {number} – ä"} for number, photo in enumerate(gallery)]
+    answer = visitor.client.post("/inside", json={"captions": cards})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="photos.zip"'
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    assert set(files) == {"one.jpg", "a/two.jpg", "three.bmp", "three.bmp.xmp"}
+    captions = {card["name"]: card["caption"] for card in cards}
+    for name in ("one.jpg", "a/two.jpg"):
+        with Image.open(io.BytesIO(files[name])) as image, Image.open(io.BytesIO(jpeg)) as before:
+            assert captions[name] in image.info["xmp"].decode()
+            assert image.tobytes() == before.tobytes()
+    assert files["three.bmp"] == bmp
+    assert captions["three.bmp"] in files["three.bmp.xmp"].decode()
+    assert not [*Path(tempfile.gettempdir()).glob("*/photos.zip")]
+
+
+def test_photos_that_are_gone_are_named(visitor: Visitor, tmp_path: Path) -> None:
+    """So that the page can send them once more; a file of the server's own is as good as gone."""
+    own = tmp_path / "secret.jpg"
+    own.write_bytes(encoded(noise(seed=1), "JPEG"))
+    for source in ("", str(own), "/etc/passwd", "../../x"):
+        answer = visitor.client.post("/inside", json={"captions": [{**PHOTO, "source": source}]})
+        assert (answer.status_code, answer.json()["missing"]) == (410, [source])
 
 
 # What is left of a visit

@@ -35,6 +35,7 @@ OPEN = {
         "GET /metrics",
         "GET /api/models",
         "POST /download",
+        "POST /inside",
         "POST /api/caption",
         "GET /api/caption",
         "PUT /api/caption",

@@ -136,7 +136,7 @@ def test_the_winner_comes_first_in_the_tree(both_ways_file: ModelFile, rerank: f
             search = SearchOptions(beam, 7, 0.5, rerank)
             explanation = Captioner.of(both_ways_file).explain(encoded(noise(seed=seed), "JPEG"), search=search)
             shown = searched(explanation, search)
-            fates = re.findall(r"<span class='(\w+)'", shown)
+            fates = re.findall(r"<span class='(\w+)'", shown[shown.index("<ul>") :])
             assert fates.index("best") == 0
             assert "best" not in fates[fates.count("best") :]
             assert ("class='tree wide'" in shown) is (beam > 3)
