@@ -118,20 +118,29 @@ _FLICKR8K = (
 )
 
 # Everyday photos are many kinds of things in few pictures each, Flickr8k's are a few things in many: the model learns
-# to see and to write on Flickr8k, then both, taught by another kind of encoder. 4 uses of a word are enough, since half
-# of the everyday captions' words are used less than 5 times. The encoder's first layers know enough by then.
+# to see and to write on Flickr8k, then both, taught by another kind of encoder; and once more, when self-critical
+# training has made both of them better teachers. 4 uses of a word are enough, since half of the everyday captions'
+# words are used less than 5 times. The encoder's first layers know enough by then.
 _WORDS: dict[str, Any] = {"min_count": 4}
 _EVERYDAY = (
     *(replace(stage, first_set_alone=True) for stage in _FLICKR8K[:-1]),
     Stage("10-frozen-b4", _frozen({"name": "efficientnet_b4", "stage": "7"}, 257, **_WORDS), start=None),
+    Stage("11-self-critical-b4", _SELF_CRITICAL),
     Stage(
-        "11-taught",
+        "12-taught",
         _taught(epochs=3, learning_rate=4e-4, encoder_learning_rate=5e-5, fine_tune="Mixed_6a", **_WORDS),
         start="9-self-critical",
         teachers=("10-frozen-b4",),
     ),
-    Stage("12-right-to-left", _RIGHT_TO_LEFT),
     Stage("13-self-critical", _SELF_CRITICAL),
+    Stage(
+        "14-taught",
+        _taught(epochs=2, learning_rate=3e-4, encoder_learning_rate=5e-5, fine_tune="Mixed_6a"),
+        start="12-taught",
+        teachers=("13-self-critical", "11-self-critical-b4"),
+    ),
+    Stage("15-self-critical", _SELF_CRITICAL),
+    Stage("16-right-to-left", _RIGHT_TO_LEFT),
 )
 
 _FLICKR8K_FAST = (
