@@ -44,7 +44,10 @@ def read(path: Path) -> Dataset | None:
         if path.suffix.lower() != ".jsonl":
             return None
         with path.open(encoding="utf-8", errors="replace") as lines:
-            return _indexed(str(path), lines, path.parent) if is_index(lines.read(16)) else None
+            if not is_index(lines.read(16)):
+                return None
+            lines.seek(0)
+            return _indexed(str(path), lines, path.parent)
     index = path / INDEX
     if index.is_file():
         with index.open(encoding="utf-8", errors="replace") as lines:
@@ -119,9 +122,9 @@ def _listed(path: Path, files: list[Path]) -> Dataset:
     found: list[CaptionedImage | Problem] = []
     total = 0
     for file in files:
-        with open_ordinary(file, "shard", DataError) as opened:
+        with io.BufferedReader(open_ordinary(file, "shard", DataError)) as opened:
             shard = Shard(str(file), os.fstat(opened.fileno()).st_size)
-            found += list_samples(shard, io.BufferedReader(opened))
+            found += list_samples(shard, opened)
             total += shard.size
     return finished(str(path), found, f"{len(files):,} shards, {total / 1e9:.2f} GB, without an index")
 
@@ -164,6 +167,9 @@ def list_samples(shard: Shard, opened: IO[bytes]) -> Iterator[CaptionedImage | P
                     held = tar.extractfile(member) if kind in _TEXTS and member.size <= _LONGEST else None
                     kind = kind if kind in _TEXTS else _PICTURE
                     samples.setdefault(f"{folder}/{base}", {})[kind] = (member, held.read() if held else b"")
+            opened.seek(tar.offset)
+            if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which tarfile does not mind
+                raise ValueError("its end is missing")
     except (tarfile.TarError, OSError, ValueError) as error:
         raise DataError(
             f"{shard.name} cannot be read as a tar ({printable(str(error))}): fetch or write it again, uncompressed."

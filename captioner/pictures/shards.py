@@ -89,7 +89,7 @@ class Copies:
         self._kept = 2 + AHEAD
         self._coming: list[Shard] = []
         self._places: dict[str, int] = {}
-        self._begun = 0
+        self._reached = -1
 
     def expect(self, shards: Iterable[Shard]) -> None:
         """These shards are wanted in this order, each for as long as it is named: so many are kept as that takes."""
@@ -100,19 +100,16 @@ class Copies:
             self._kept = 2 * _overlap(spans.values()) + AHEAD  # twice: threads read ahead of the order
             self._coming = list(spans)
             self._places = {shard.address: place for place, shard in enumerate(self._coming)}
-            self._begun = 0
+            self._reached = -1
 
     def read(self, shard: Shard, offset: int, size: int) -> bytes:
         """Some bytes of a shard; raises ImageError where it cannot be fetched."""
         with self._lock:
+            if shard.address in self._places:
+                self._reached = max(self._reached, self._places[shard.address])
+            for coming in self._coming[self._reached + 1 : self._reached + 1 + AHEAD]:
+                self._begin(coming)
             future = self._begin(shard)
-            place = self._places.get(shard.address)
-            if place is not None:  # those that come after it, each once
-                until = place + 1 + AHEAD
-                for coming in self._coming[max(self._begun, place + 1) : until]:
-                    self._begin(coming)
-                self._begun = max(self._begun, until)
-            self._copies.move_to_end(shard.address)
             while len(self._copies) > self._kept:
                 self._copies.popitem(last=False)
         try:
@@ -129,6 +126,7 @@ class Copies:
             future = self._copies[shard.address] = Future()
             # Nobody waits for these at the end of the process, as for those of an executor.
             threading.Thread(target=_fetch_into, args=(future, shard), daemon=True).start()
+        self._copies.move_to_end(shard.address)
         return future
 
 
