@@ -141,6 +141,11 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
             distributed.destroy_process_group()
 
 
+def restarted() -> bool:
+    """Whether torchrun started this process in the place of one that died (`--max-restarts`)."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
 def _is_lost(error: RuntimeError) -> bool:
     """Whether it is about another process; gloo has no class of its own for that."""
     said = str(error)
