@@ -102,7 +102,8 @@ def _run(chosen: argparse.Namespace, processes: "Processes", device: str) -> Pat
         telling.say(f"  One picture validates. CIDEr-D of a single image {SINGLE}.")
     names = [path if path == "shapes" else Path(path).resolve().stem for path in chosen.data]
     output = chosen.output or Path("runs") / "-".join(names)
-    resume = chosen.resume or (restarted() and output.exists())
+    (again,) = processes.any(restarted())
+    resume = chosen.resume or (again and output.exists())
     if resume and (RecipeFolder(output) if chosen.preset else RunFolder(output)).unsaved:
         telling.say(f"The run in {output} was stopped before it saved anything: it starts again.")
         resume = False
