@@ -113,7 +113,7 @@ class Copies:
             while len(self._copies) > self._kept:
                 self._copies.popitem(last=False)
         try:
-            return os.pread(future.result().file.fileno(), size, offset)
+            return future.result().read(offset, size)
         except ImageError:
             with self._lock:  # whoever asks again has it tried again
                 if self._copies.get(shard.address) is future:
@@ -135,9 +135,17 @@ class _Copy:
 
     def __init__(self) -> None:
         self.file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Some of its bytes; fewer where it ends before."""
+        with self._lock:
+            self.file.seek(offset)
+            return self.file.read(size)
 
     def __del__(self) -> None:
-        self.file.close()
+        if hasattr(self, "file"):
+            self.file.close()
 
 
 def expect(sources: Iterable[object]) -> None:
@@ -208,13 +216,16 @@ def fetch(address: str, target: IO[bytes], *, size: int = 0) -> None:
         target.truncate()
         if left:
             time.sleep(1)
-    raise ImageError(printable(address), f"cannot be fetched ({said})", "check the address and the network")
+    remedy = "check the address, the network and the disk's room"
+    raise ImageError(printable(address), f"cannot be fetched ({said})", remedy)
 
 
 def _fetch_into(future: "Future[_Copy]", shard: Shard) -> None:
     try:
         copy = _Copy()
         fetch(shard.address, copy.file, size=shard.size)
+    except OSError as error:  # no temporary file can be made
+        future.set_exception(ImageError(shard.name, f"cannot be kept ({error})", "make room, or set TMPDIR"))
     except BaseException as error:
         future.set_exception(error)
     else:

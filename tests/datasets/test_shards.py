@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import random
+import shutil
 import tarfile
 import threading
 from collections import Counter
@@ -86,6 +87,13 @@ def served(folder, *, cut=""):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def needs_the_web():
+    """Web addresses are opened by webdataset, which runs curl."""
+    pytest.importorskip("webdataset", reason="needs webdataset")
+    if not shutil.which("curl"):
+        pytest.skip("webdataset needs curl")
 
 
 @pytest.fixture
@@ -300,7 +308,7 @@ def test_writing_is_all_or_nothing(drawings, tmp_path):
 
 def test_shards_at_an_address_are_read_by_their_index_and_fetched_once(drawings, tmp_path):
     """In the order in which their pictures are wanted, a few ahead; nothing before a picture is."""
-    pytest.importorskip("webdataset", reason="needs webdataset")
+    needs_the_web()
     dataset = load_dataset(drawings)
     folder = packed(dataset, tmp_path / "shards")
     with served(folder) as (address, asked):
@@ -347,7 +355,7 @@ def test_few_copies_are_kept(drawings, tmp_path, monkeypatch):
 @pytest.mark.parametrize("trouble", ["gone", "cut", "no server", "unknown store", "webdataset is not installed"])
 def test_what_cannot_be_fetched_is_one_sentence(drawings, tmp_path, trouble, at_once, monkeypatch):
     """With the shard's address, or the index's; a shard that comes short is noticed by its size."""
-    pytest.importorskip("webdataset", reason="needs webdataset")
+    needs_the_web()
     folder = packed(load_dataset(drawings), tmp_path / "shards")
     with served(folder, cut="val-00000.tar" if trouble == "cut" else "") as (address, _):
         if trouble in ("cut", "gone"):
@@ -366,6 +374,18 @@ def test_what_cannot_be_fetched_is_one_sentence(drawings, tmp_path, trouble, at_
         load_dataset("nostore://x/y" if trouble == "unknown store" else address)
 
 
+def test_a_disk_without_room_for_a_copy_is_one_sentence(tmp_path, monkeypatch):
+    """Also where no temporary file can be made at all."""
+    from captioner.pictures.shards import Shard
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("captioner.pictures.shards.tempfile.TemporaryFile", full)
+    with pytest.raises(ImageError, match=r"x\.tar cannot be kept .*No space left.*TMPDIR"):
+        Packed(Shard("memory://x.tar", 4, Copies()), 0, 4, "a").read()
+
+
 def test_a_fetch_that_failed_is_tried_again_when_asked_again(tmp_path, at_once):
     """A server that was away for a minute ends no run for ever."""
     fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
@@ -381,7 +401,7 @@ def test_a_fetch_that_failed_is_tried_again_when_asked_again(tmp_path, at_once):
 
 def test_an_index_of_others_shards_is_made_once(drawings, tmp_path, capsys):
     """Every picture is read for it; then training needs no shard to start. Addresses with braces are many."""
-    pytest.importorskip("webdataset", reason="needs webdataset")
+    needs_the_web()
     dataset = load_dataset(drawings)
     folder = packed(dataset, tmp_path / "shards")
     (folder / INDEX).unlink()
