@@ -59,7 +59,8 @@ def explained(path: str | os.PathLike[str], what: str, error: type[CaptionerErro
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a file in a temporary folder beside `path`, flushes it to disk, then moves it into place.
+    """Lets `write` make a file, or a folder of files, in a temporary folder beside `path`, flushes it to disk, then
+    moves it into place. A folder takes the place of an empty one at most.
 
     Where `path` is a link, the file that it leads to is replaced, and the link stays. A process that is killed leaves
     the folder, `path`'s name with .part behind it, which `remove_parts` removes. Raises WritingError where the disk
@@ -70,8 +71,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _part(path) as part:
             write(part)
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
+            for each in part.iterdir() if part.is_dir() else [part]:
+                with each.open("rb+") as file:
+                    os.fsync(file.fileno())
             part.replace(path)
     except OSError as error:
         raise WritingError(printable(path), error) from error

@@ -14,6 +14,7 @@ from captioner.device import autocast
 from captioner.encoder import Encoder
 from captioner.options import ImageOptions
 from captioner.pictures import ImageSource, Window, normalise, read_sized, seen, square_pixels, to_tensor
+from captioner.pictures.shards import expect
 
 Item = TypeVar("Item")
 
@@ -76,6 +77,7 @@ class Vision:
         Matrix products run in `precision`, as `autocast` takes it; `workers` threads read ahead of time. It knows no
         gradients, and leaves the encoder's mode as it is. Raises ImageError for a picture that cannot be read.
         """
+        expect(pictures)
         batches = [pictures[first : first + batch] for first in range(0, len(pictures), batch)]
         for pixels in stacked(lambda group: [to_tensor(source, self.image) for source in group], batches, workers):
             with torch.inference_mode(), autocast(precision, self.device):

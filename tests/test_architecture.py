@@ -44,6 +44,8 @@ ONLY_IN = {
     "av": "video",
     "httpx": "download",
     "pyarrow": "formats",
+    "webdataset": "pictures",
+    "fsspec": "pictures",
 }
 TORCHLESS = {
     "errors",

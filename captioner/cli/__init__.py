@@ -1,4 +1,5 @@
-"""The command line: caption photos and clips, evaluate, train, serve, look into and export model files, fetch data.
+"""The command line: caption photos and clips, evaluate, train, serve, look into and export model files, fetch and
+pack data.
 
 Standard output carries data only; progress and complaints go to standard error. Exit status: 0 all good, 1 some
 pictures or clips failed, 2 wrong use. torch is imported by the command that needs it, so that `--help` answers at once.
@@ -7,7 +8,7 @@ pictures or clips failed, 2 wrong use. torch is imported by the command that nee
 import argparse
 from types import ModuleType
 
-from captioner.cli import caption, download, evaluate, model_files, runs, serve, train, video
+from captioner.cli import caption, download, evaluate, model_files, runs, serve, shards, train, video
 from captioner.cli.streams import guarded
 
 _RAW = argparse.RawDescriptionHelpFormatter
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None, *, program: str = "captioner") -> i
         described = commands.add_parser(name, help=what, description=door.__doc__, formatter_class=_RAW)
         door.add_options(described)
         described.set_defaults(run=door.run)
-    for command in (runs, model_files, download):
+    for command in (runs, model_files, download, shards):
         command.add(commands)
     return _answer(parser, arguments)
 

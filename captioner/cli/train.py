@@ -90,6 +90,7 @@ def _run(chosen: argparse.Namespace, processes: "Processes", device: str) -> Pat
     from captioner.files import check_folder, remove_parts
     from captioner.metrics.remarks import SINGLE, remarks
     from captioner.training.folder import FEATURE_PARTS, RecipeFolder, RunFolder, held
+    from captioner.training.processes import restarted
 
     telling = OUT if processes.leads else SILENT
     data = processes.together(lambda: load_datasets(chosen.data))
@@ -101,7 +102,8 @@ def _run(chosen: argparse.Namespace, processes: "Processes", device: str) -> Pat
         telling.say(f"  One picture validates. CIDEr-D of a single image {SINGLE}.")
     names = [path if path == "shapes" else Path(path).resolve().stem for path in chosen.data]
     output = chosen.output or Path("runs") / "-".join(names)
-    resume = chosen.resume
+    (again,) = processes.any(restarted())
+    resume = chosen.resume or (again and output.exists())
     if resume and (RecipeFolder(output) if chosen.preset else RunFolder(output)).unsaved:
         telling.say(f"The run in {output} was stopped before it saved anything: it starts again.")
         resume = False

@@ -3,18 +3,20 @@
     load_dataset(path) -> Dataset -> check_dataset -> Dataset -> .split("train") -> batches
 
 `dataset` says what a data set is; `coco`, `flickr`, `table` and `sidecars` each read one family of files (`LAYOUTS`),
-`finding` knows where pictures lie; `shapes` draws its own.
+`finding` knows where pictures lie; `shapes` draws its own; `shards` reads tar files, here or at an address, and
+`sharding` writes them.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from captioner.datasets import coco, flickr, sidecars, table
+from captioner.datasets import coco, flickr, shards, sidecars, table
 from captioner.datasets.check import check_dataset, summarise
 from captioner.datasets.dataset import ALL, CaptionedImage, Dataset, join
 from captioner.errors import DataError
 from captioner.formats.rows import SPLITS, Problem, split_name
+from captioner.pictures.shards import is_address
 
 __all__ = [
     "ALL",
@@ -31,6 +33,10 @@ __all__ = [
 ]
 
 LAYOUTS: tuple[tuple[Callable[[Path], Dataset | None], dict[str, str]], ...] = (
+    (
+        shards.read,
+        {"shards": "train-00000.tar ..., WebDataset's layout (0.jpg with 0.json or 0.txt in it, ...), or shards.jsonl"},
+    ),
     (
         coco.read,
         {
@@ -75,7 +81,7 @@ _UNDERSTOOD = "\n".join(
 
 
 def load_dataset(path: str | Path) -> Dataset:
-    """The data set at a folder or caption file of any known form; "shapes" is drawn on the spot.
+    """The data set at a folder or caption file of any known form, or of shards at an address; "shapes" is drawn.
 
     Raises:
         DataError: nothing is there, no form fits, or a caption file cannot be read at all.
@@ -85,6 +91,8 @@ def load_dataset(path: str | Path) -> Dataset:
         from captioner.datasets.shapes import load_shapes
 
         return load_shapes()
+    if is_address(path):
+        return shards.read_address(str(path))
     path = Path(path).expanduser()
     if not os.path.exists(path):  # pathlib raises for names longer than a file's may be
         raise DataError(f"There is nothing at {path}. {_UNDERSTOOD}")

@@ -21,6 +21,7 @@ from captioner.errors import DataError, ImageError
 from captioner.files import write_atomically
 from captioner.formats.rows import SPLITS, Problem, split_name
 from captioner.pictures import read_image
+from captioner.pictures.shards import Packed
 from captioner.telling import OUT, Telling
 
 SHOWN = 10
@@ -96,8 +97,9 @@ def _bad_pictures(
                 if kind:
                     bad[image.name] = Problem(kind, image.name)
                 elif verdict:
-                    whole[image.name] = verdict
                     digests.append((image, verdict[-1]))
+                    if verdict[0]:  # read, here or by an earlier check
+                        whole[image.name] = verdict
     finally:  # Ctrl-C: what is done is kept, and nothing is waited for
         pool.shutdown(wait=False, cancel_futures=True)
         if file and whole.items() - before.items():
@@ -149,10 +151,13 @@ def summarise(problems: Iterable[Problem]) -> str:
 
 def _examine(image: CaptionedImage, before: _Whole) -> tuple[str, tuple[int, int, int, str] | None]:
     """What is wrong with a picture ("": nothing), and what to keep of a whole one (None for drawn pictures)."""
-    if not isinstance(image.source, Path):
+    source = image.source
+    if isinstance(source, Packed) and source.digest:  # whoever wrote the index has read it
+        return "", (0, 0, 0, source.digest)
+    if not isinstance(source, Path | Packed):
         return "", None
     try:
-        status = os.stat(image.source)
+        status = os.stat(source if isinstance(source, Path) else source.shard.address)
     except (OSError, ValueError):
         return MISSING, None
     # Who copies a file over another may keep the size and the time of its content, but not the other time.
@@ -162,8 +167,9 @@ def _examine(image: CaptionedImage, before: _Whole) -> tuple[str, tuple[int, int
         return "", known
     try:
         # A JPEG's whole file is parsed all the same; only pixels nobody looks at are not computed (2.5 times faster).
-        read_image(image.source, at_least=1)
-        return "", (*stamp, hashlib.sha1(image.source.read_bytes(), usedforsecurity=False).hexdigest())
+        read_image(source, at_least=1)
+        content = source.read_bytes() if isinstance(source, Path) else source.read()
+        return "", (*stamp, hashlib.sha1(content, usedforsecurity=False).hexdigest())
     except (ImageError, OSError):
         return UNREADABLE, None
 

@@ -17,6 +17,7 @@ from PIL.Image import Image
 from captioner.errors import DataError
 from captioner.files import printable
 from captioner.formats.rows import SPLITS, Problem, Row, split_name
+from captioner.pictures.shards import Packed
 
 ALL = "all"
 """The pictures of every split."""
@@ -34,14 +35,14 @@ class CaptionedImage:
     """A picture, at least one caption as written, and the split it belongs to.
 
     `name` is unique within the data set and what messages call the picture; `image_id` is what results files carry
-    (COCO's number, elsewhere the name); `source` is a file, or the picture itself where it was drawn; `author` is who
-    wrote the captions ("people", "model"), as far as the data set says; `origin` names the data set it came from where
-    several were joined.
+    (COCO's number, elsewhere the name); `source` is a file, a part of a shard, or the picture itself where it was
+    drawn; `author` is who wrote the captions ("people", "model"), as far as the data set says; `origin` names the data
+    set it came from where several were joined.
     """
 
     name: str
     image_id: int | str
-    source: Path | Image
+    source: Path | Image | Packed
     captions: tuple[str, ...]
     split: str
     author: str = ""

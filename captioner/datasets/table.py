@@ -40,7 +40,7 @@ def read(path: Path) -> Dataset | None:
     """The data set at `path`, a folder or its caption file; None where there is no such file."""
     if path.is_file():
         known = path.suffix.lower() in _READERS and (path.suffix.lower() != ".txt" or path.stem.lower() == "captions")
-        root, files = path.parent, {path: _split_of(path)} if known else {}
+        root, files = path.parent, {path: split_of(path)} if known else {}
     else:
         root, files = path, _caption_files(path)
     if not files:
@@ -119,13 +119,13 @@ def _files_in(folder: Path, split: str) -> dict[Path, str]:
         if file := only([file for file in files if file.stem.lower() == stem]):
             return {file: split}
     shards = [file for file in files if file.suffix.lower() == ".parquet"]
-    tables = {file.suffix.lower(): file for file in files if _split_of(file) and file.suffix.lower() != ".txt"}
+    tables = {file.suffix.lower(): file for file in files if split_of(file) and file.suffix.lower() != ".txt"}
     if not shards and (first := only(list(tables.values()))):
-        shards = [file for file in files if _split_of(file) and file.suffix.lower() == first.suffix.lower()]
-    return {file: _split_of(file) or split for file in shards}
+        shards = [file for file in files if split_of(file) and file.suffix.lower() == first.suffix.lower()]
+    return {file: split_of(file) or split for file in shards}
 
 
-def _split_of(file: Path) -> str:
+def split_of(file: Path) -> str:
     """The split that a file's name says, "" for none: `train.csv`, `validation-00000-of-00001.parquet`."""
     match = _OF_SPLIT.fullmatch(file.stem.lower())
     return _split(match[1]) if match else ""

@@ -13,8 +13,9 @@ from captioner.errors import ImageError
 from captioner.files import explained, open_ordinary, printable
 from captioner.pictures import jpeg, tiff
 from captioner.pictures.colours import scaled, to_rgb
+from captioner.pictures.shards import Packed
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Packed
 """What `read_image` takes. An array is (H,W), (H,W,1), (H,W,3) or (H,W,4): bool, uint8, uint16, or float in 0..1."""
 
 MAX_PIXELS = 100_000_000
@@ -85,6 +86,10 @@ def read_sized(source: ImageSource, *, at_least: int | None = None) -> tuple[Ima
         return picture, picture.size
     if isinstance(source, bytes):
         data, name = source, "the picture"
+    elif isinstance(source, Packed):
+        name = source.told
+        _check_bytes(source.size, name)
+        data = source.read()
     elif isinstance(source, str | os.PathLike):
         name = printable(source)
         data = _read_file(source, name)

@@ -4,6 +4,7 @@ An image and all its captions stay together: the image is encoded once, and the 
 axis.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,8 +16,12 @@ from captioner.datasets.dataset import CaptionedImage
 from captioner.decoder import stack_captions
 from captioner.options import ImageOptions
 from captioner.pictures import fit, read_image, to_tensor
+from captioner.pictures.shards import Packed, expect
 from captioner.text import END, START, Vocabulary, tokenise
 from captioner.vision import stacked
+
+MIXED = 16
+"""Shards whose pictures are mixed at a time, in all processes together: what other readers call the shuffle buffer."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +86,41 @@ def encode_captions(
     return encoded
 
 
-def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """The images 0..count-1 in this epoch's order, cut into batches. The same call gives the same batches."""
+def epoch_batches(
+    count: int, batch_size: int, *, seed: int, epoch: int, shards: Sequence[int] = (), processes: int = 1
+) -> list[list[int]]:
+    """The images 0..count-1 in this epoch's order, cut into batches. The same call gives the same batches.
+
+    `shards` names each image's shard where they lie in such: then their order is one in which a shard is read at once.
+    """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(count, generator=generator).tolist()
+    if shards:
+        order = _order_of_shards(torch.tensor(shards), generator, processes)
+    else:
+        order = torch.randperm(count, generator=generator).tolist()
     return [order[first : first + batch_size] for first in range(0, count, batch_size)]
+
+
+def _order_of_shards(shards: Tensor, generator: torch.Generator, processes: int) -> list[int]:
+    """Shards and the images of each in random order, cut into as many lanes of one length as are read side by side:
+
+    neighbours come from different lanes. So MIXED shards, or two more where lanes begin amid one, are mixed at a time.
+    A process's images, every so-manieth of a batch, are those of some of the lanes, and so of some of the shards.
+    """
+    ranks = torch.randperm(int(shards.max()) + 1, generator=generator)
+    places = ranks[shards] + torch.rand(len(shards), generator=generator, dtype=torch.float64)
+    lanes = torch.tensor_split(places.argsort(), processes * math.ceil(MIXED / processes))
+    rows = torch.nn.utils.rnn.pad_sequence(list(lanes), padding_value=-1)  # of an image from each lane
+    return [place for place in rows.flatten().tolist() if place >= 0]
+
+
+def shards_of(images: Sequence[CaptionedImage]) -> list[int]:
+    """A number for the shard of each image, for `epoch_batches`; a file is its own. Nothing where there is no shard."""
+    if not any(isinstance(image.source, Packed) for image in images):
+        return []
+    numbers: dict[object, int] = {}
+    keys = (image.source.shard if isinstance(image.source, Packed) else at for at, image in enumerate(images))
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
 def picture_seed(seed: int, epoch: int, index: int) -> int:
@@ -122,6 +157,7 @@ def load_pixels(
 
     `augmentation` is (seed, epoch) where pictures are to be varied. Raises ImageError for one that cannot be read.
     """
+    expect(images[index].source for batch in batches for index in batch)
 
     def load(batch: Sequence[int]) -> list[Tensor]:
         return [_pixels(images[index], options, index, augmentation) for index in batch]

@@ -19,6 +19,7 @@ from captioner.errors import OptionError
 from captioner.files import is_sealed, seal, write_atomically
 from captioner.model import CaptionModel
 from captioner.options import to_dict
+from captioner.pictures.shards import Packed
 from captioner.telling import Bar, Telling
 from captioner.training.processes import ALONE, Processes
 
@@ -90,6 +91,8 @@ def _key(model: CaptionModel, images: Sequence[CaptionedImage], precision: str) 
     for image in images:
         if isinstance(image.source, Image.Image):
             digest.update(image.source.tobytes())
+        elif isinstance(image.source, Packed):
+            digest.update(repr(image.source.identity()).encode())
         else:
             status = image.source.stat()
             digest.update(repr((str(image.source.resolve()), status.st_size, status.st_mtime_ns)).encode())

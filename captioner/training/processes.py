@@ -126,7 +126,13 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     if gpus:
         torch.cuda.set_device(local)
     # Both: what is said about pictures and files goes from CPU to CPU, gradients between GPUs.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=_PATIENCE)
+    where: dict[str, Any] = {"timeout": _PATIENCE}
+    if restarted() and os.environ.get("LOCAL_WORLD_SIZE") == str(count):
+        # torchrun's store still holds the addresses of those that died. Of several machines not all count the restarts.
+        store, rank, _ = next(distributed.rendezvous("env://", timeout=_PATIENCE))  # type: ignore[attr-defined]
+        again = distributed.PrefixStore(f"restart {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)  # type: ignore[attr-defined]
+        where |= {"store": again, "rank": rank, "world_size": count}
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", **where)
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size()), f"cuda:{local}" if gpus else "cpu"
     except RuntimeError as error:
@@ -139,6 +145,11 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     finally:
         with contextlib.suppress(RuntimeError):
             distributed.destroy_process_group()
+
+
+def restarted() -> bool:
+    """Whether torchrun started this process in the place of one that died (`--max-restarts`)."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def _is_lost(error: RuntimeError) -> bool:

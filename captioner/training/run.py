@@ -23,7 +23,7 @@ from captioner.evaluation import Evaluation
 from captioner.files import write_atomically
 from captioner.telling import OUT, Telling
 from captioner.training import advice
-from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels
+from captioner.training.batches import Lessons, encode_captions, epoch_batches, load_pixels, shards_of
 from captioner.training.events import write_events
 from captioner.training.features import cached_features
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
@@ -115,6 +115,7 @@ class _Run:
         if self.training.fine_tune is None and not self.training.augment:  # every epoch would compute the same ones
             self.train_features = cached_features(self.model, self.lessons.images, **self.cache)
             self.val_features = cached_features(self.model, self.val_images, **self.cache)
+        self.shards = shards_of(self.lessons.images) if self.train_features is None else []
         if plan.state is not None:
             with fitting(plan.folder):
                 self.optimizer.load_state_dict(plan.state["optimizer"])
@@ -169,7 +170,8 @@ class _Run:
     def train_epoch(self, stop: StopRequest) -> bool:
         """The rest of the present epoch; False if someone asked for a stop, after saving."""
         progress, training, count = self.progress, self.training, len(self.lessons.images)
-        batches = epoch_batches(count, training.batch_size, seed=training.seed, epoch=progress.epoch)[progress.step :]
+        how: dict[str, Any] = {"seed": training.seed, "epoch": progress.epoch, "shards": self.shards}
+        batches = epoch_batches(count, training.batch_size, processes=self.processes.count, **how)[progress.step :]
         # The last batch may have fewer pictures than there are processes: one without takes part in the step with any.
         mine = [self.processes.share(batch) or batch[:1] for batch in batches]
         saved = time.perf_counter()

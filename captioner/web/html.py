@@ -145,7 +145,8 @@ def searched(explanation: Explanation, search: SearchOptions) -> str:
     One that is too `wide` for a learner is marked: the page then offers a smaller beam.
     """
     wide = " wide" if search.beam_size > EASY else ""
-    both = " A second decoder, which reads the sentences from their end, helped to choose among them." if search.rerank else ""
+    second = " A second decoder, which reads the sentences from their end, helped to choose among them."
+    both = second if search.rerank else ""
     return (
         "<p class='hint'>Each word with its probability after the words before it; below it, further in, what it tried "
         "next. Bold is what it chose, which comes first, upright the other sentences it considered, slanted what it "

@@ -15,8 +15,9 @@ from captioner.datasets.shapes import load_shapes
 from captioner.decoder import stack_captions
 from captioner.errors import ImageError
 from captioner.options import ImageOptions
+from captioner.pictures.shards import Packed, Shard
 from captioner.text import END, PAD, START, UNKNOWN, Vocabulary
-from captioner.training.batches import augment, encode_captions, epoch_batches, load_pixels
+from captioner.training.batches import MIXED, augment, encode_captions, epoch_batches, load_pixels, shards_of
 
 
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 5))
@@ -28,6 +29,47 @@ def test_an_epoch_shows_each_picture_once(count, size, epoch):
     assert batches == epoch_batches(count, size, seed=1, epoch=epoch)
     if count > 20:
         assert batches != epoch_batches(count, size, seed=1, epoch=epoch + 1)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 4), st.integers(0, 3))
+def test_an_epoch_of_shards_shows_each_picture_once_and_few_shards_at_a_time(sizes, quarter, epoch):
+    """In an order that mixes shards, and that 1, 2, 4, 8 and 16 processes have in common."""
+    shards = [number for number, size in enumerate(sizes) for _ in range(size)]
+    how = {"seed": 1, "epoch": epoch, "shards": shards}
+    batches = epoch_batches(len(shards), 16 * quarter, **how)
+    order = [index for batch in batches for index in batch]
+    assert sorted(order) == list(range(len(shards)))
+    for processes in (2, 4, 8, 16):
+        assert batches == epoch_batches(len(shards), 16 * quarter, processes=processes, **how)
+    spans = {}
+    for at, index in enumerate(order):
+        spans.setdefault(shards[index], [at, at])[1] = at
+    # A shard that two lanes share is begun by one and ended by the other, so it may be there from start to end.
+    open_at = [sum(first <= at <= last for first, last in spans.values()) for at, _ in spans.values()]
+    assert max(open_at) <= 2 * MIXED + 1
+
+
+def test_processes_share_the_shards_out():
+    """Each reads its part of every batch from its part of the shards; but for those amid which a lane begins."""
+    sizes = [30 + number % 7 for number in range(200)]
+    shards = [number for number, size in enumerate(sizes) for _ in range(size)]
+    for processes in (2, 4, 6, 8, 32):
+        batches = epoch_batches(len(shards), 96, seed=0, epoch=0, shards=shards, processes=processes)
+        reads = [{shards[index] for batch in batches for index in batch[rank::processes]} for rank in range(processes)]
+        assert sum(map(len, reads)) <= len(sizes) + max(32, MIXED)
+        assert max(map(len, reads)) <= len(sizes) / processes + 2 * 16 / processes + 4
+    first = batches[0][:MIXED]
+    assert len({shards[index] for index in first}) > MIXED - 3
+    plain = [CaptionedImage(str(at), str(at), Path(str(at)), ("A.",), "train") for at in range(3)]
+    assert shards_of(plain) == []
+
+
+def test_pictures_of_shards_and_files_go_through_one_epoch(tmp_path):
+    """Where data sets are joined, a file is a shard of its own."""
+    one, two = Shard("one.tar", 9), Shard("two.tar", 9)
+    sources = [Packed(one, 0, 1, "a"), Path("b"), Packed(two, 0, 1, "c"), Packed(one, 1, 1, "d"), Path("e")]
+    images = [CaptionedImage(str(at), at, source, ("A.",), "train") for at, source in enumerate(sources)]
+    assert shards_of(images) == [0, 1, 2, 0, 3]
 
 
 def test_captions_become_ids_with_a_start_and_an_end():

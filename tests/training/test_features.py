@@ -5,7 +5,9 @@ from collections import namedtuple
 import pytest
 import torch
 
+from captioner.datasets import Dataset, load_dataset
 from captioner.datasets.shapes import load_shapes
+from captioner.datasets.sharding import write_shards
 from captioner.errors import OptionError
 from captioner.telling import Telling
 from captioner.training.batches import load_pixels
@@ -53,6 +55,25 @@ def test_damaged_features_are_computed_anew(small_file, tmp_path, damage):
     assert torch.equal(features_of(small_file.model, images, tmp_path, said), expected)
     assert "found" not in said[-1]
     features_of(small_file.model, images, tmp_path, said)
+    assert "found" in said[-1]
+
+
+def test_features_of_shards_are_those_of_the_files_and_stay_when_shards_move(small_file, drawings, tmp_path):
+    """Computed from the shards; found again by the pictures' hashes, wherever the shards lie."""
+    said = []
+    images = load_dataset(drawings).images[:12]
+    files = {
+        image.name: row
+        for image, row in zip(images, features_of(small_file.model, images, tmp_path / "f", said), strict=True)
+    }
+    dataset = Dataset("table", "x", images)
+    write_shards(dataset, tmp_path / "shards", size=3000, telling=Telling(said.append, bars=False))
+    packed = load_dataset(tmp_path / "shards").images
+    found = features_of(small_file.model, packed, tmp_path / "f", said)
+    for image, row in zip(packed, found, strict=True):
+        torch.testing.assert_close(row.float(), files[image.name].float(), rtol=1e-2, atol=1e-2)
+    (tmp_path / "shards").rename(tmp_path / "moved")
+    features_of(small_file.model, load_dataset(tmp_path / "moved").images, tmp_path / "f", said)
     assert "found" in said[-1]
 
 

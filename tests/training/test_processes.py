@@ -10,9 +10,13 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from captioner.checkpoint import load_model
+from captioner.datasets import load_dataset
+from captioner.datasets.sharding import write_shards
 from captioner.errors import DataError, OptionError
+from captioner.telling import SILENT
 from captioner.training.processes import ALONE, Processes, joined
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -67,6 +71,7 @@ def first(drawings, tmp_path_factory):
 
 CASES = {
     "a learning encoder": ("--fine-tune", "all", "--accumulate", "2"),
+    "shards": ("--fine-tune", "all", "--workers", "2"),
     "cached features": ("--batch-size", "34"),
     "taught": ("--teachers", "first"),
     "self-critical": ("--objective", "self-critical", "--samples", "3", "--max-length", "12"),
@@ -85,6 +90,9 @@ def test_two_processes_end_with_the_weights_of_one(drawings, first, tmp_path, ca
     shutil.copytree(drawings, odd)
     (odd / "captions.csv").write_text("".join((drawings / "captions.csv").read_text().splitlines(True)[:-1]))
     (odd / "39.png").unlink()
+    if case == "shards":
+        write_shards(load_dataset(odd), tmp_path / "shards", size=4000, telling=SILENT)
+        odd = tmp_path / "shards"
     found = []
     for processes in (1, 2):
         output = tmp_path / str(processes)
@@ -150,6 +158,56 @@ def test_a_run_of_two_processes_is_stopped_and_goes_on(drawings, tmp_path, numbe
             assert run.wait(timeout=120) == 130
         finally:
             run.kill()
+
+
+LASTING = (
+    "--encoder-weights",
+    "none",
+    "--fine-tune",
+    "all",
+    "--epochs",
+    "4",
+    "--dropout",
+    "0.3",
+    "--save-minutes",
+    "0",
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(drawings, tmp_path_factory):
+    """The final tensors of a run of two processes, with dropout."""
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(drawings, *SMALL, *LASTING, "--output", output)
+    return load_file(output / "last.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_two_processes_that_go_on_end_bit_for_bit_as_if_undisturbed(drawings, tmp_path, undisturbed, number):
+    """Stopped in an epoch and resumed by two; or one killed, and both started again by torchrun, with no word from us."""
+    output = tmp_path / "run"
+    command = [*TORCHRUN, *(["--max-restarts", "1"] if number == signal.SIGKILL else []), "train.py"]
+    given = [str(drawings), *SMALL, *LASTING, "--output", str(output)]
+    with subprocess.Popen(
+        [*command, *given], env=ALONE_TOO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        try:
+            wait_for(lambda: (output / "log.jsonl").exists())
+            if number == signal.SIGKILL:
+                os.kill(children(run.pid)[-1], number)
+            else:
+                run.send_signal(number)
+            told, _ = run.communicate(timeout=300)
+        finally:
+            run.kill()
+    if number == signal.SIGINT:
+        assert 1 <= len((output / "log.jsonl").read_text().splitlines()) < 4
+        told = train(*given, "--resume").stdout
+    assert told.count("Going on in") == 1, told
+    assert len((output / "log.jsonl").read_text().splitlines()) == 4
+    after = load_file(output / "last.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in undisturbed.items())
 
 
 def wait_for(happened, seconds=300):

@@ -1,6 +1,7 @@
 """The promises of captioner.training.run: whole runs."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -10,8 +11,12 @@ from captioner.card import read_header
 from captioner.checkpoint import load_model, save_model
 from captioner.datasets import load_dataset
 from captioner.datasets.shapes import load_shapes
+from captioner.datasets.sharding import write_shards
 from captioner.errors import DataError, OptionError, TrainingError
+from captioner.telling import SILENT
 from captioner.text import tokenise
+from captioner.training.plan import build_vocabulary
+from captioner.training.step import take_step
 from tests.training.small import SMALL, small_run
 
 
@@ -114,3 +119,33 @@ def test_too_few_words_are_explained(drawings, tmp_path):
     given = {**SMALL, "training": {**SMALL["training"], "min_count": 1000}}
     with pytest.raises(DataError, match="--min-count"):
         small_run(drawings, tmp_path / "run", given=given)
+
+
+def test_a_run_on_shards_that_is_stopped_in_an_epoch_ends_as_if_it_never_had(drawings, tmp_path, monkeypatch):
+    """The same final tensors, bit for bit, also where the shards are at an address when it goes on, and read by
+    threads; the words, the pictures and their scores are those of the data set that the shards were written from.
+    """
+    fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
+    write_shards(load_dataset(drawings), tmp_path / "shards", size=4000, telling=SILENT)
+    data = load_dataset(tmp_path / "shards")
+    given = {**SMALL, "training": {**SMALL["training"], "workers": 2}}
+    best, _ = small_run(data, tmp_path / "whole")
+    whole = load_file(tmp_path / "whole" / "last.safetensors")
+    assert read_header(best)["provenance"]["pictures"] == {"train": 36, "val": 4}
+    assert set(load_model(best).vocabulary.words) == set(build_vocabulary(load_dataset(drawings), min_count=1).words)
+    steps, take = [], take_step
+
+    def stopping(*arguments, **options):
+        steps.append(1)
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return take(*arguments, **options)
+
+    monkeypatch.setattr("captioner.training.run.take_step", stopping)
+    stopped, _ = small_run(data, tmp_path / "run", given=given)
+    assert (stopped, len(steps)) == (None, 3)
+    fsspec.filesystem("memory").put(str(tmp_path / "shards"), "memory://run", recursive=True)
+    small_run(load_dataset("memory://run"), tmp_path / "run", given=given, resume=True)
+    assert len(steps) == 10
+    after = load_file(tmp_path / "run" / "last.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in whole.items())
