@@ -7,17 +7,24 @@ nothing of captions.
 import functools
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
-from torchvision import models
+from torch.overrides import TorchFunctionMode
 
 from captioner.errors import OptionError
+from captioner.imports import late
 from captioner.options import EncoderOptions, ImageOptions, TrainingOptions, wrong
+
+# One of torchvision's detection operators asks torch's compiler whether it works, and imports it for that: ten times
+# as long as the rest of torchvision (measured: docs/performance.md). Nobody detects anything here.
+with late("torchvision.ops.roi_align", "torch._dynamo.utils"):
+    from torchvision import models
 
 FAMILIES = (
     "mobilenet_v2",
@@ -104,7 +111,7 @@ class Encoder(nn.Module):
         shapes = {key: tensor.to("meta") for key, tensor in tensors}  # without numbers: computing takes half a second
         image = torch.zeros(1, 3, image_size, image_size, device="meta")
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _ShapesAlone():
                 _, channels, rows, columns = functional_call(self.trunk, shapes, image).shape
         except RuntimeError as error:
             reason = f"is {image_size}, which is too small for {name}"
@@ -158,6 +165,53 @@ class Encoder(nn.Module):
         """Images (B, 3, H, W), normalised -> features (B, R, C)."""
         images = images.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
         return self.trunk(images).flatten(2).transpose(1, 2)
+
+
+_SHAPES_STAY = "batch_norm layer_norm relu relu6 silu sigmoid hardtanh hardswish hardsigmoid".split()
+
+
+class _ShapesAlone(TorchFunctionMode):
+    """What layers give without numbers, where torch would load its compiler to find out, which takes 1.5 s.
+
+    Held against real pictures for each family by tests/test_encoder.py.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.__name__.strip("_")
+        if name in _SHAPES_STAY:
+            return args[0]
+        if name == "conv2d":
+            images, weight, _, *window = args
+            return _slid(images, len(weight), weight.shape[2:], *window[:3])
+        if name in ("max_pool2d", "avg_pool2d"):
+            images, *others = args
+            given = {**dict(zip(("kernel_size", "stride", "padding"), others, strict=False)), **(kwargs or {})}
+            window = given["kernel_size"], given["stride"], given.get("padding", 0), given.get("dilation", 1)
+            return _slid(images, images.shape[1], *window)  # torchvision rounds down, as `_slid` does
+        if name in ("add", "mul") and isinstance(args[1], Tensor):
+            return max(args, key=Tensor.numel)  # the other is as large, or is spread over it
+        if name == "cat":
+            first = args[0][0]
+            return first.new_empty(len(first), sum(part.shape[1] for part in args[0]), *first.shape[2:])
+        if name == "adaptive_avg_pool2d":  # to one cell, before each channel is weighed
+            return args[0].new_empty(*args[0].shape[:2], 1, 1)
+        return func(*args, **(kwargs or {}))
+
+
+def _slid(images: Tensor, channels: int, *window: Any) -> Tensor:
+    """What a window gives that slides over images, without numbers: `window` is its kernel, stride, padding, dilation,
+    each a number or two. Raises RuntimeError where the images are too small for it.
+    """
+    pairs = (part if isinstance(part, Sequence) else (part, part) for part in window)
+    shape = [
+        (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for side, kernel, stride, padding, dilation in zip(images.shape[2:], *pairs, strict=True)
+    ]
+    if min(shape) < 1:
+        raise RuntimeError("nothing is left")
+    return images.new_empty(len(images), channels, *shape)
 
 
 def _build(name: str, *, imagenet: bool) -> nn.Module:

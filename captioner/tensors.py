@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captioner.model import CaptionModel, ModelOptions
@@ -19,6 +19,12 @@ SCALE = ":scale"
 """Behind the name of a tensor of integers: the name of its rows' scales."""
 
 _FLOATS = ("F32", "F16", "BF16")
+
+_DRAWN = (
+    *(Tensor.normal_, Tensor.uniform_),
+    *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, nn.init.trunc_normal_),
+)
+"""What draws the first weights. Where there are no numbers torch would load its compiler for it, which takes 1.5 s."""
 
 
 def tied(options: ModelOptions) -> dict[str, str]:
@@ -60,6 +66,8 @@ class _Numberless(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
             kwargs["device"] = "meta"
+        if func in _DRAWN:
+            return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
 

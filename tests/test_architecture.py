@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
-    {"errors", "options", "files", "header", "captions", "sureness", "telling"},
+    {"errors", "options", "files", "header", "captions", "sureness", "telling", "imports"},
     {"pictures", "text", "device", "formats", "card"},
     {"encoder", "decoder", "search"},
     {"vision"},

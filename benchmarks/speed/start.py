@@ -47,6 +47,7 @@ def measure(setting: Setting) -> list[Row]:
     photo, device = str(setting.photos[0]), str(setting.device)
     caption = [sys.executable, "-m", "captioner", "caption", photo, "--device", device]
     commands = {
+        "import torch": [sys.executable, "-c", "import torch"],
         "import torch, torchvision": IMPORT,
         "caption one.jpg": caption,
         "caption one.jpg --model fast": [*caption, "--model", "fast"],

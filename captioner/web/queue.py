@@ -1,13 +1,14 @@
 """The one queue to the models, which the page and the API share.
 
-Promises: pictures that arrive together go through the network together; one that is alone waits for company WAIT
-seconds at most; nobody's broken picture costs another its caption; a full queue says so at once, to the whole of a
-request or to nothing of it; whoever has been given least has the next turn, so that a lone photo waits for one pass of
-others at most; a picture that nobody waits for any more leaves at once. It knows captioners, and nothing of pages and
-requests.
+Promises: pictures that arrive together go through the network together; one that is alone goes at once, and waits only
+where company is expected, WAIT seconds at most; nobody's broken picture costs another its caption; a full queue says so
+at once, to the whole of a request or to nothing of it; whoever has been given least has the next turn, so that a lone
+photo waits for one pass of others at most; a picture that nobody waits for any more leaves at once. It knows
+captioners, and nothing of pages and requests.
 """
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,9 @@ from captioner.options import MOST_WORK, SearchOptions
 
 WAIT = 0.01
 """Longest time, in seconds, that a picture waits for others to come."""
+
+CROWD = 1.0
+"""Seconds after a pass of several pictures in which others are expected: whoever got an answer may send the next."""
 
 CAPACITY = 256
 """Most pictures that wait: 0.3 MB each, and seconds to minutes of work. More would time out before their turn."""
@@ -115,11 +119,9 @@ class ModelQueue:
         `warm`: models that caption an empty picture before anybody asks, since a first caption takes twice as long.
         """
         self.batch, self.wait, self.capacity, self.patience = batch, wait, capacity, patience
-        self.most_work = most_work
-        self.warm = tuple(warm)
-        self.counts = Counts()
+        self.most_work, self.warm, self.counts = most_work, tuple(warm), Counts()
         self._jobs: list[_Job] = []
-        self._kept = 0
+        self._kept, self._crowd = 0, -math.inf  # places; when several pictures last went together
         self._changed = threading.Condition()
         self._closed = self._warmed = False
         self._thread = threading.Thread(target=self._work, name="captioner queue", daemon=True)
@@ -213,9 +215,8 @@ class ModelQueue:
         return job.answer
 
     def _leave(self, job: _Job) -> None:
-        with self._changed:
-            if job in self._jobs:
-                self._jobs.remove(job)
+        with self._changed, contextlib.suppress(ValueError):
+            self._jobs.remove(job)
 
     def _work(self) -> None:
         for captioner in self.warm:
@@ -241,12 +242,15 @@ class ModelQueue:
                     self._changed.wait()
                     continue
                 together = self._together()
-                left = min(job.arrival for job in together) + self.wait - time.monotonic()
-                if together[0].explain or len(together) == self._most(together[0]) or left <= 0:
+                now = time.monotonic()
+                left = min(job.arrival for job in together) + self.wait - now
+                expected = len(together) > 1 or self._kept or now - self._crowd < CROWD
+                if together[0].explain or len(together) == self._most(together[0]) or not expected or left <= 0:
+                    self._crowd = now if len(together) > 1 else self._crowd
                     for job in together:
                         self._jobs.remove(job)
                         job.party.given += work_of(job.search)
-                        job.party.turn = time.monotonic()
+                        job.party.turn = now
                     return together
                 self._changed.wait(left)
             return []
@@ -259,14 +263,11 @@ class ModelQueue:
         for place, job in enumerate(self._jobs):
             party = job.party
             before = given.setdefault(party, party.given)
-            rank[job] = (
-                before if now - party.turn <= self.patience else party.turn - now,
-                place,
-            )  # below 0: before all
+            starved = now - party.turn > self.patience
+            rank[job] = (party.turn - now if starved else before, place)  # below 0: before all
             given[party] += work_of(job.search)
-        jobs = sorted(self._jobs, key=rank.__getitem__)
-        first = jobs[0]
-        return [job for job in jobs if job is first or job.goes_with(first)][: self._most(first)]
+        first, *others = sorted(self._jobs, key=rank.__getitem__)
+        return [first, *(job for job in others if job.goes_with(first))][: self._most(first)]
 
     def _most(self, job: _Job) -> int:
         """How many pictures like this one go through a network together."""

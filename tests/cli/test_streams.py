@@ -38,7 +38,7 @@ def shell(command, redirections, **environment):
 def test_a_full_disk_behind_standard_output_is_one_sentence(command, names):
     """And status 2: whoever redirected the output must not take half of it for the whole."""
     unbuffered = {command: "1"} if command.isupper() else {}
-    done = shell("info fast" if unbuffered else command.format(**names), "> /dev/full", **unbuffered)
+    done = shell((COMMANDS[0] if unbuffered else command).format(**names), "> /dev/full", **unbuffered)
     said = done.stderr.decode().splitlines()
     assert done.returncode == 2
     assert said[-1] == "The output could not be written: No space left on device."

@@ -95,18 +95,18 @@ def test_models_without_a_resume_file_are_kept_and_no_circle(tmp_path):
 
 
 @pytest.mark.parametrize("call", [1, 2], ids=["the best", "the last"])
-def test_a_run_killed_between_its_saves_ends_as_if_it_never_was(drawings, tmp_path, monkeypatch, call):
+def test_a_run_killed_between_its_saves_ends_as_if_it_never_was(drawings, whole, tmp_path, monkeypatch, call):
     """Resume file first, models after it: who resumes writes those that are missing."""
-    small_run(drawings, tmp_path / "whole")
     with monkeypatch.context() as patch:
         kill_when(patch, "save_model", call)
         with pytest.raises(Killed):
             small_run(drawings, tmp_path / "run")
     small_run(drawings, tmp_path / "run", resume=True)
+    runs = whole[0], tmp_path / "run"
     for name in ("best", "last"):
-        one, other = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "run"))
+        one, other = (load_file(run / f"{name}.safetensors") for run in runs)
         assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
-    logs = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("whole", "run")]
+    logs = [(run / "log.jsonl").read_text().splitlines() for run in runs]
     assert [json.loads(line)["val"] for line in logs[0]] == [json.loads(line)["val"] for line in logs[1]]
 
 

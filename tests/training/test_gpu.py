@@ -41,7 +41,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def small(cell: str, attention: str) -> CaptionModel:
     decoder = DecoderOptions(cell=cell, attention=attention, embedding_size=16, hidden_size=16, heads=2)
-    encoder = EncoderOptions("mobilenet_v3_small")
+    encoder = EncoderOptions("mobilenet_v3_small", "5")  # every kind of its layers
     return CaptionModel(ModelOptions(ImageOptions(size=64), encoder, decoder, WORDS, reverse=True))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -50,10 +51,10 @@ class Page(HTMLParser):
         self.words += data
 
 
-def test_a_run_shows_itself(drawings, tmp_path):
+def test_a_run_shows_itself(whole):
     """A page in its folder, written anew each epoch: curves, sample pictures with their captions, options; and offline."""
-    small_run(drawings, tmp_path / "run")
-    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    folder, _ = whole
+    text = (folder / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert "2 of 2 epochs" in page.words
     for word in ("Loss", "Gradient norm", "Learning rate", "BLEU-4", "CIDEr-D", "A person:", "hidden_size"):
@@ -64,17 +65,17 @@ def test_a_run_shows_itself(drawings, tmp_path):
     assert len(pictures) == 2  # of four validation pictures every second
     assert all(address.startswith("data:image/jpeg;base64,") for address in pictures)
     assert not re.search(r"https?://|<script", text)
-    (history,) = read_histories([tmp_path / "run"])
+    (history,) = read_histories([folder])
     assert [len(one["samples"]) for one in history.epochs] == [2, 2]
     for name, caption, reference in history.epochs[-1]["samples"]:
         assert all(part in page.words for part in (name, caption, reference))
 
 
-def test_tensorboard_reads_what_the_log_says(drawings, tmp_path):
+def test_tensorboard_reads_what_the_log_says(whole, tmp_path):
     """By its own reader; an epoch that a killed run computes again has the later value."""
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    shutil.copytree(whole[0], tmp_path / "run")
     folder = tmp_path / "run" / "tensorboard"
-    small_run(drawings, tmp_path / "run")
     (history,) = read_histories([tmp_path / "run"])
     write_events(folder, {**history.epochs[0], "loss": 7.0})
     write_events(folder, {**history.epochs[1], "loss": 6.0})
@@ -85,9 +86,9 @@ def test_tensorboard_reads_what_the_log_says(drawings, tmp_path):
     assert {"learning_rate", "gradient_norm", "seconds/train"} <= set(events.Tags()["scalars"])
 
 
-def test_runs_are_compared_by_their_best_epochs(drawings, tmp_path, capsys):
+def test_runs_are_compared_by_their_best_epochs(drawings, whole, tmp_path, capsys):
     """A row a run, with the options in which they differ and no others; a folder of runs stands for each of them."""
-    small_run(drawings, tmp_path / "runs" / "a")
+    shutil.copytree(whole[0], tmp_path / "runs" / "a")
     small_run(drawings, tmp_path / "runs" / "b", given={**SMALL, "decoder": {"hidden_size": 32, "embedding_size": 16}})
     assert cli.main(["runs", str(tmp_path / "runs"), "--html", str(tmp_path / "page.html")]) == 0
     head, first, second = capsys.readouterr().out.splitlines()

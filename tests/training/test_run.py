@@ -1,6 +1,7 @@
 """The promises of captioner.training.run: whole runs."""
 
 import json
+import shutil
 import signal
 
 import pytest
@@ -20,22 +21,23 @@ from captioner.training.step import take_step
 from tests.training.small import SMALL, small_run
 
 
-def test_a_run_leaves_a_model_a_log_and_a_resume_file(drawings, tmp_path):
+def test_a_run_leaves_a_model_a_log_and_a_resume_file(whole):
     """One readable and one JSON line an epoch, samples, and a best model that carries what was chosen on validation."""
-    best, said = small_run(drawings, tmp_path / "run")
-    names = {path.name for path in (tmp_path / "run").iterdir()} - {"tensorboard"}
+    folder, said = whole
+    names = {path.name for path in folder.iterdir()} - {"tensorboard"}
     assert names == {"best.safetensors", "last.safetensors", "log.jsonl", "resume.pt", "report.html"}
-    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert all(line["gradient_norm"] > 0 and "BLEU-4" in line["val"] for line in lines)
     assert sum(line.startswith("epoch ") for line in said) == 2
-    header = read_header(best)
+    header = read_header(folder / "best.safetensors")
     assert header["provenance"]["pictures"] == {"train": 36, "val": 4}
     assert any(
         line == f"Chosen: beam {header['search']['beam_size']}, length penalty {header['search']['length_penalty']}."
         for line in said
     )
-    assert load_model(best).vocabulary.words == load_model(tmp_path / "run" / "last.safetensors").vocabulary.words
+    one, other = (load_model(folder / f"{name}.safetensors") for name in ("best", "last"))
+    assert one.vocabulary.words == other.vocabulary.words
 
 
 def test_a_used_folder_is_refused_and_a_missing_run_too(drawings, tmp_path):
@@ -48,9 +50,9 @@ def test_a_used_folder_is_refused_and_a_missing_run_too(drawings, tmp_path):
         small_run(drawings, tmp_path / "other", resume=True)
 
 
-def test_resuming_as_something_else_is_refused(drawings, tmp_path):
+def test_resuming_as_something_else_is_refused(drawings, whole, tmp_path):
     """Other options or other data are another run; the same ones may be repeated."""
-    small_run(drawings, tmp_path / "run")
+    shutil.copytree(whole[0], tmp_path / "run")
     other = {**SMALL, "decoder": {"hidden_size": 32}}
     with pytest.raises(OptionError, match="--hidden-size is 32 now"):
         small_run(drawings, tmp_path / "run", given=other, resume=True)

@@ -19,7 +19,7 @@ from captioner.training.choices import resolve_options
 from captioner.training.recipes import PRESETS, Stage
 from captioner.training.stages import StagesPlan, run_stages
 from captioner.training.validation import validate
-from tests.training.small import SMALL, small_run
+from tests.training.small import SMALL
 
 STAGES = (
     Stage("1-first", SMALL),
@@ -95,7 +95,7 @@ def test_the_recorded_scores_are_those_of_the_weights_that_ship(drawings, tmp_pa
     assert finished.provenance["val"] != read_header(tmp_path / "run" / "1-first.safetensors")["provenance"]["val"]
 
 
-def test_a_stage_goes_on_from_an_earlier_one_and_has_teachers(drawings, tmp_path, monkeypatch):
+def test_a_stage_goes_on_from_an_earlier_one_and_has_teachers(drawings, tmp_path, monkeypatch, first):
     """Not only from the one before: a decoder trained apart teaches, with a bundled model."""
     training = {"epochs": 1, "workers": 0, "min_count": 1, "learning_rate": 0.0, "encoder_learning_rate": 0.0}
     stages = (
@@ -104,11 +104,10 @@ def test_a_stage_goes_on_from_an_earlier_one_and_has_teachers(drawings, tmp_path
         Stage("3-taught", {"training": training}, start="1-first", teachers=("accurate", "2-apart")),
     )
     monkeypatch.setitem(PRESETS, "small", stages)
-    small_run(drawings, tmp_path / "bundled")
-    monkeypatch.setitem(BUNDLED_MODELS, "accurate", tmp_path / "bundled" / "best.safetensors")  # with its words
+    monkeypatch.setitem(BUNDLED_MODELS, "accurate", first)  # with its words
     train_preset(load_dataset(drawings), tmp_path / "run")
-    first, apart, taught = (load_model(tmp_path / "run" / f"{stage.name}.safetensors") for stage in stages)
-    weights = [file.model.decoder.combine.weight for file in (first, apart, taught)]
+    start, apart, taught = (load_model(tmp_path / "run" / f"{stage.name}.safetensors") for stage in stages)
+    weights = [file.model.decoder.combine.weight for file in (start, apart, taught)]
     assert torch.equal(weights[0], weights[2])  # nothing moved: it started from the first
     assert not torch.equal(weights[1], weights[2])
     assert [origin["training"]["seed"] for origin in taught.provenance["teachers"]] == [1, 2]

@@ -21,9 +21,8 @@ from captioner.training.validation import validate
 from tests.training.small import SMALL, small_run
 
 
-def test_self_critical_training_goes_on_from_a_model(drawings, tmp_path):
+def test_self_critical_training_goes_on_from_a_model(drawings, tmp_path, first):
     """A run of its own, with the reward and the samples' length in its log; references are not imitated any more."""
-    first, _ = small_run(drawings, tmp_path / "first")
     training = {"objective": "self-critical", "epochs": 2, "samples": 3, "precision": "float32", "workers": 0}
     given = {"training": training, "search": {"max_length": 12}}
     best, said = small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
@@ -35,9 +34,8 @@ def test_self_critical_training_goes_on_from_a_model(drawings, tmp_path):
     assert read_header(best)["provenance"]["starting_weights"]["data"] == "table"
 
 
-def test_a_second_direction_is_added_and_the_first_kept(drawings, tmp_path):
+def test_a_second_direction_is_added_and_the_first_kept(drawings, tmp_path, first):
     """--direction right-to-left trains a decoder on reversed captions; the other and the encoder stay, bit for bit."""
-    first, _ = small_run(drawings, tmp_path / "first")
     training = {"direction": "right-to-left", "epochs": 1, "precision": "float32", "workers": 0}
     best, _ = small_run(drawings, tmp_path / "run", given={"training": training}, start_from=str(first))
     before, after = load_model(first).model.state_dict(), load_model(best).model
@@ -52,9 +50,8 @@ def test_a_second_direction_is_added_and_the_first_kept(drawings, tmp_path):
 
 
 @pytest.mark.parametrize(("chosen", "asked"), [({}, 0.5), ({"rerank": 0.25}, 0.25)])
-def test_a_second_direction_is_judged_by_what_both_choose(drawings, tmp_path, monkeypatch, chosen, asked):
+def test_a_second_direction_is_judged_by_what_both_choose(drawings, tmp_path, first, monkeypatch, chosen, asked):
     """Its own captions are never shown to anyone: half the say in validation, or the share that the user gave."""
-    first, _ = small_run(drawings, tmp_path / "first")
     shares = []
 
     def watch(model, images, vocabulary, search, **how):
@@ -68,10 +65,9 @@ def test_a_second_direction_is_judged_by_what_both_choose(drawings, tmp_path, mo
     assert shares == [asked]
 
 
-def test_an_encoder_that_learns_leaves_the_second_direction_behind(drawings, tmp_path):
+def test_an_encoder_that_learns_leaves_the_second_direction_behind(drawings, tmp_path, first):
     """It knew the features of another encoder; a frozen one keeps it."""
     training = {"epochs": 1, "precision": "float32", "workers": 0}
-    first, _ = small_run(drawings, tmp_path / "first")
     given = {"training": {**training, "direction": "right-to-left"}}
     both, _ = small_run(drawings, tmp_path / "both", given=given, start_from=str(first))
     for name, kept, more in (("frozen", True, {}), ("learning", False, {"fine_tune": "all"})):
@@ -80,9 +76,8 @@ def test_an_encoder_that_learns_leaves_the_second_direction_behind(drawings, tmp
         assert (load_model(best).model.reverse is not None) == kept
 
 
-def test_a_step_follows_the_advantages(drawings, tmp_path, monkeypatch):
+def test_a_step_follows_the_advantages(drawings, tmp_path, first, monkeypatch):
     """One step of a self-critical run has the gradient of the loss weighted by advantages, nothing forbidden in it."""
-    first, _ = small_run(drawings, tmp_path / "first")
     seen = []
 
     def watch(decoder, features, tokens, **how):
@@ -102,9 +97,8 @@ def test_a_step_follows_the_advantages(drawings, tmp_path, monkeypatch):
         assert (how["never"], how["temperature"], how.get("smoothing", 0.0)) == (NEVER, 0.7, 0.0)
 
 
-def test_the_second_direction_learns_reversed_captions(drawings, tmp_path, monkeypatch):
+def test_the_second_direction_learns_reversed_captions(drawings, tmp_path, first, monkeypatch):
     """From the end to the start, in the references and in the samples; it begins with the other one's weights."""
-    first, _ = small_run(drawings, tmp_path / "first")
     data, start = load_dataset(drawings), load_model(first)
     taught = []
 
@@ -130,9 +124,8 @@ def test_the_second_direction_learns_reversed_captions(drawings, tmp_path, monke
     assert not again.reverse.combine.weight.any()  # not from the other one, where there is one already
 
 
-def test_what_is_chosen_of_the_search_stays_and_the_rest_is_tried(drawings, tmp_path):
+def test_what_is_chosen_of_the_search_stays_and_the_rest_is_tried(drawings, tmp_path, first):
     """One field given fixes that one alone: a second direction is asked all the same where that does better."""
-    first, _ = small_run(drawings, tmp_path / "first")
     training = {"direction": "right-to-left", "epochs": 1, "precision": "float32", "workers": 0}
     given = {"training": training, "search": {"max_length": 12, "length_penalty": 0.0}}
     best, said = small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
@@ -159,9 +152,8 @@ def test_pictures_that_no_word_is_said_of_are_passed_over(drawings, tmp_path):
 PLAIN = {"epochs": 1, "precision": "float32", "workers": 0, "min_count": 1}
 
 
-def test_a_new_decoder_keeps_the_encoder_alone(drawings, tmp_path):
+def test_a_new_decoder_keeps_the_encoder_alone(drawings, tmp_path, first):
     """Its shape is free, its words are those of its own data, and it writes in one direction."""
-    first, _ = small_run(drawings, tmp_path / "first")
     data = load_dataset(drawings)
     images = [
         replace(image, captions=tuple(f"{caption} indeed" for caption in image.captions)) for image in data.images
@@ -179,9 +171,8 @@ def test_a_new_decoder_keeps_the_encoder_alone(drawings, tmp_path):
     assert all(torch.equal(tensor, kept[name]) for name, tensor in before.model.encoder.state_dict().items())
 
 
-def test_varied_pictures_do_not_need_an_encoder_that_learns(drawings, tmp_path):
+def test_varied_pictures_do_not_need_an_encoder_that_learns(drawings, tmp_path, first):
     """The encoder stays as it is, and what it sees changes from epoch to epoch: nothing is kept of it."""
-    first, _ = small_run(drawings, tmp_path / "first")
     given = {"training": {**PLAIN, "augment": True}}
     best, _ = small_run(drawings, tmp_path / "run", given=given, start_from=str(first))
     assert not (tmp_path / "features").exists()
@@ -192,10 +183,9 @@ def test_varied_pictures_do_not_need_an_encoder_that_learns(drawings, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def family(drawings, tmp_path_factory):
+def family(drawings, first, tmp_path_factory):
     """Two models with one encoder and decoders of their own."""
     folder = tmp_path_factory.mktemp("family")
-    first, _ = small_run(drawings, folder / "first")
     given = {
         "training": {**PLAIN, "new_decoder": True, "seed": 5},
         "decoder": {"hidden_size": 24, "heads": 8},

@@ -58,7 +58,7 @@ def test_a_foreign_name_is_refused(captioner: Captioner) -> None:
 
 def test_an_owner_names_more_hosts(captioner: Captioner) -> None:
     """With letters left open; and where every address is served, numbers are no danger."""
-    client = visit(captioner, allow_host="photos.example, *.lan")
+    client = visit(captioner, page=False, allow_host="photos.example, *.lan")
     assert hosts_of(client, "photos.example", "a.lan:80", "a.b.lan", "lan", "photos.example.org") == [
         200,
         200,
@@ -66,10 +66,10 @@ def test_an_owner_names_more_hosts(captioner: Captioner) -> None:
         421,
         421,
     ]
-    client = visit(captioner, host="0.0.0.0")
+    client = visit(captioner, page=False, host="0.0.0.0")
     assert hosts_of(client, "192.168.1.7:7860", "[fe80::1]:7860", "evil.example") == [200, 200, 421]
-    assert hosts_of(visit(captioner, host="10.0.0.5"), "10.0.0.5", "10.0.0.6") == [200, 421]
-    assert hosts_of(visit(captioner, allow_host="*"), "any.example") == [200]
+    assert hosts_of(visit(captioner, page=False, host="10.0.0.5"), "10.0.0.5", "10.0.0.6") == [200, 421]
+    assert hosts_of(visit(captioner, page=False, allow_host="*"), "any.example") == [200]
 
 
 def cors(answer: Any) -> dict[str, str]:
@@ -132,7 +132,7 @@ def test_every_answer_tells_the_browser_whom_to_trust(captioner: Captioner) -> N
 
 def test_odd_hosts_in_a_raw_request_are_refused(captioner: Captioner) -> None:
     """Two Host headers, none, or bytes that are no text."""
-    app = made(captioner, WebOptions())
+    app = visit(captioner).app
 
     async def status(headers: list[tuple[bytes, bytes]]) -> int:
         scope = {"type": "http", "method": "GET", "path": "/health", "query_string": b"", "headers": headers}

@@ -1,7 +1,6 @@
 """The promises of captioner.web.queue: company for pictures that arrive together, patience for none, room for so many."""
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import Any
@@ -90,16 +89,46 @@ def test_pictures_that_wait_go_together(queue: ModelQueue, watched: Watched) -> 
     assert (queue.counts.pictures, queue.counts.batches) == (8, 4)
 
 
-def test_who_is_alone_does_not_wait_long(watched: Watched) -> None:
-    """`wait` seconds, not until a batch is full; and company that comes in that time is taken along."""
+def test_who_is_alone_waits_for_nobody(watched: Watched) -> None:
+    """Not a second of the hour that the queue would give others to come; and the next one neither."""
+    queue = ModelQueue(batch=4, wait=3600)
+    try:
+        for picture in pictures(2):
+            queue.caption(watched, picture, SEARCH).result(20)
+        assert watched.batches == [1, 1]
+    finally:
+        queue.close()
+
+
+def test_company_that_has_places_is_waited_for(watched: Watched) -> None:
+    """Pictures of a request that are being read go with those that were quicker, but nobody waits longer than `wait`."""
     queue = ModelQueue(batch=4, wait=0.4)
-    began = time.monotonic()
-    futures = [queue.caption(watched, picture, SEARCH) for picture in pictures(2)]
-    for future in futures:
-        future.result(20)
-    assert time.monotonic() - began >= 0.4
-    assert watched.batches == [2]
+    with queue.places(3, SEARCH) as party:
+        first = queue.caption(watched, pictures(1)[0], SEARCH, party)
+        second = queue.caption(watched, pictures(1)[0], SEARCH, party)
+        assert first.result(20)
+        assert second.result(20)
+        assert watched.batches == [2]
     queue.close()
+
+
+def test_a_crowd_is_waited_for(watched: Watched) -> None:
+    """Whoever was served together is likely to come again together: the first of them waits for the others."""
+    queue = ModelQueue(batch=2, wait=3600)
+    try:
+        occupied(queue, watched)
+        futures = [queue.caption(watched, picture, SEARCH) for picture in pictures(2)]
+        watched.gate.set()
+        for future in futures:
+            future.result(20)
+        first = queue.caption(watched, pictures(1)[0], SEARCH)
+        assert not first.done()
+        second = queue.caption(watched, pictures(1)[0], SEARCH)
+        assert first.result(20)
+        assert second.result(20)
+        assert watched.batches == [1, 2, 2]
+    finally:
+        queue.close()
 
 
 def test_a_full_batch_waits_for_nobody(watched: Watched) -> None:

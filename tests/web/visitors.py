@@ -1,6 +1,7 @@
 """The page without a browser, for tests: a small model, its application, and someone who visits it."""
 
 import asyncio
+import functools
 import json
 import socket
 import time
@@ -26,6 +27,7 @@ WORDS = ["a", "dog", "runs", "over", "the", "grass"]
 ADDRESS = "http://127.0.0.1:7860"
 
 
+@functools.cache  # a captioner never changes
 def small_captioner() -> Captioner:
     """A small model with random weights: its captions mean nothing, and everything else about it is real."""
     torch.manual_seed(0)
