@@ -76,7 +76,9 @@ def copy(address: str, path: Path) -> None:
 
 def _read(address: str, most: int) -> bytes:
     system, path = _system(address)
-    with system.open(path, "rb", cache_type="none", block_size=0) if _web(address) else system.open(path, "rb") as file:
+    # Of a web server in one request, as it comes: fsspec would ask for the size first, which is not needed here.
+    how = {"block_size": 0, "size": 1} if _protocol(address) in ("http", "https") else {}
+    with system.open(path, "rb", **how) as file:
         parts: list[bytes] = []
         left = most + 1
         while left > 0 and (part := file.read(min(left, 1 << 20))):
@@ -151,7 +153,3 @@ def _modified(entry: dict[str, Any]) -> int | None:
 
 def _protocol(address: str) -> str:
     return address.partition("://")[0].lower()
-
-
-def _web(address: str) -> bool:
-    return _protocol(address) in ("http", "https")

@@ -28,9 +28,6 @@ a node takes, some of it is left for reading, and no pipeline waits for ever. Th
 _STORE = 2**28
 """Bytes of decoded pictures that a machine of our own may hold between the stages: 1,000 and more."""
 
-STARTS = 3
-"""Times that Ray is started here before it is given up."""
-
 _RETRIES = 3  # of a reading task, whose process died: its pictures may have killed it
 
 
@@ -81,17 +78,13 @@ def cluster(address: str | None) -> Iterator["Engine"]:
     how: dict[str, Any] = {"address": address}
     if address is None:
         how = {"address": "local", "object_store_memory": _STORE, "include_dashboard": False}
-    for left in reversed(range(STARTS)):
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **how)
-            break
-        except Exception as error:  # ray raises plain ones, too; on a busy machine its own patience ends too soon
-            ray.shutdown()
-            if not left or address is not None:
-                where = "on this machine" if address is None else f"at {address}"
-                said = " ".join(str(error).split())[:200]
-                remedy = "look at its logs in /tmp/ray, or at its head node"
-                raise ClusterError("Ray", f"could not be started {where} ({said})", remedy) from error
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **how)
+    except Exception as error:  # ray raises plain ones, too
+        where = "on this machine" if address is None else f"at {address}"
+        said = " ".join(str(error).split())[:200]
+        remedy = "look at its logs in /tmp/ray, or at its head node"
+        raise ClusterError("Ray", f"could not be started {where} ({said})", remedy) from error
     try:
         yield Engine(ray)
     finally:

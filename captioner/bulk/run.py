@@ -216,7 +216,7 @@ class _Leg:
                 fresh.append(not self._came[number])
                 self._came[number] = 1
             else:
-                fresh.append(path not in came)
+                fresh.append(not self._came[number] and path not in came)
                 came.add(path)
         rows = table.filter(pa.array(fresh, pa.bool_()))
         if limit is not None:
@@ -236,7 +236,7 @@ class _Leg:
         total = len(self._of_shards[number]) + len(self._results.rows_of(self._key(source)))
         self._lengths.append(len(self._of_shards[number]))
         self._results.finish(self._key(source), total)
-        self._of_shards[number] = set()
+        self._of_shards[number].clear()
 
     def _add(self, rows: pa.Table) -> None:
         self._totals.done += len(rows)
