@@ -9,6 +9,7 @@ import importlib
 import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -79,7 +80,8 @@ def cluster(address: str | None) -> Iterator["Engine"]:
     if address is None:
         how = {"address": "local", "object_store_memory": _STORE, "include_dashboard": False}
     try:
-        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **how)
+        with _silent():
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **how)
     except Exception as error:  # ray raises plain ones, too
         where = "on this machine" if address is None else f"at {address}"
         said = " ".join(str(error).split())[:200]
@@ -125,14 +127,16 @@ class Engine:
         )
         # A block is what a task hands on: of a shard, a hundred pictures after the other and not all of them.
         context.target_max_block_size = 100 * 3 * image.size**2
-        pictures = data.from_arrow(list(work)).map_batches(
-            functools.partial(read, image=image),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=data.TaskPoolStrategy(size=share.readers),
-            max_retries=_RETRIES,
-            **share.reader,
-        )
+        with warnings.catch_warnings():  # max_retries is to have another name in Ray 2.64
+            warnings.simplefilter("ignore")
+            pictures = data.from_arrow(list(work)).map_batches(
+                functools.partial(read, image=image),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=data.TaskPoolStrategy(size=share.readers),
+                max_retries=_RETRIES,
+                **share.reader,
+            )
         captions = pictures.map_batches(
             _Remote,
             fn_constructor_kwargs=dict(worker),
@@ -156,9 +160,23 @@ class _Remote(Worker):
         super().__init__(importlib.import_module("ray").get(model), **others)
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Standard error goes nowhere: of Ray's own libraries, which announce that they will be silent."""
+    before = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
 def _imported() -> ModuleType:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks, in C++, on standard error
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as `caption` runs; Ray's own workers wait for everybody else
     ray = importlib.import_module("ray")
     importlib.import_module("ray.data")
     for name in ("ray", "ray.data"):

@@ -1,10 +1,11 @@
 """The pipeline without Ray: the same stages in this process, and whatever a cluster may do to what they hand on."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pyarrow as pa
+import pyarrow.parquet as parquet
 
 from captioner.bulk.engine import Share
 from captioner.bulk.reading import read
@@ -29,13 +30,13 @@ class LocalEngine:
         self.starts += 1
         yield self
 
-    def share(self, device, most):
+    def share(self, device, most):  # noqa: ARG002
         return Share("cpu", 1, {}, 1, {})
 
     def keep(self, content):
         return content
 
-    def captioned(self, work, share, image, worker):
+    def captioned(self, work, share, image, worker):  # noqa: ARG002
         captions = Worker(**worker)
         count = itertools.count(1)
         for table in work:
@@ -60,13 +61,6 @@ def captioned(folder, output, model, engine=None, **others):
 
 def rows(output) -> list[dict]:
     """All rows of all parts."""
-    import json
-
-    import pyarrow.parquet as parquet
-
     found = [row for part in sorted(output.glob("part-*.parquet")) for row in parquet.read_table(part).to_pylist()]
     lines = [line for part in sorted(output.glob("part-*.jsonl")) for line in part.read_text().splitlines()]
     return found + [json.loads(line) for line in lines]
-
-
-__all__ = ["Died", "LocalEngine", "captioned", "pa", "rows"]

@@ -33,8 +33,6 @@ def server(tmp_path, monkeypatch):
             else:
                 self.answer(picture(int(self.path[1:].split(".")[0])))
 
-        do_HEAD = do_GET
-
         def answer(self, data):
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))

@@ -66,6 +66,5 @@ def test_damaged_shards(tmp_path, kind):
         path.write_bytes(whole[:cut])
         came = []
         with pytest.raises(DataError, match=f"a.{kind}"):
-            for one in members(str(path), kind, most=MAX_BYTES):
-                came.append(one)
+            came.extend(members(str(path), kind, most=MAX_BYTES))
         assert [one.data for one in came] == [picture(n) for n in range(len(came))]
