@@ -113,6 +113,7 @@ class Progress:
 
         self._bar = tqdm(unit="photo", disable=None)
         self._started = self._said = time.monotonic()
+        self._begun: tuple[float, int] | None = None  # when the first rows came, and how many: Ray takes time to start
 
     def __enter__(self) -> "Progress":
         return self
@@ -126,6 +127,7 @@ class Progress:
         self._bar.set_postfix(failed=totals.failed, refresh=False)
         self._bar.update(totals.done - self._bar.n)
         now = time.monotonic()
+        self._begun = self._begun or (now, totals.done)
         if self._bar.disable and now - self._said >= _LINES:
             self._said = now
             print(self._line(totals), file=sys.stderr)
@@ -136,13 +138,12 @@ class Progress:
         return f"Rows in {folder}: {self._counts(totals)}.{before}"
 
     def _line(self, totals: "Totals") -> str:
-        if totals.expected is None:
+        since, had = self._begun or (self._started, 0)
+        if totals.expected is None or totals.done == had:
             return f"{self._counts(totals)}."
-        left = max(0, totals.expected - totals.done) / max(self._rate(totals), 1e-9)
+        left = max(0, totals.expected - totals.done) * (time.monotonic() - since) / (totals.done - had)
         return f"{self._counts(totals)}, {left / 3600:.1f} hours left."
 
     def _counts(self, totals: "Totals") -> str:
-        return f"{totals.done:,} photos, {totals.failed:,} of them failed, {self._rate(totals):.1f} a second"
-
-    def _rate(self, totals: "Totals") -> float:
-        return totals.done / max(time.monotonic() - self._started, 1e-9)
+        rate = totals.done / max(time.monotonic() - self._started, 1e-9)
+        return f"{totals.done:,} photos, {totals.failed:,} of them failed, {rate:.1f} a second"
