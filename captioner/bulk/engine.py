@@ -26,8 +26,8 @@ _SLIVER = 2**-8
 """Of a core. A worker on a CPU asks Ray for a core less a sliver, and a reading task for a sliver: however many workers
 a node takes, some of it is left for reading, and no pipeline waits for ever. The system shares out the real cores."""
 
-_STORE = 2**28
-"""Bytes of decoded pictures that a machine of our own may hold between the stages: 1,000 and more."""
+_WAITING = 2**27
+"""Bytes of decoded pictures, some hundreds, that may wait for each four workers."""
 
 _RETRIES = 3  # of a reading task, whose process died: its pictures may have killed it
 
@@ -78,7 +78,8 @@ def cluster(address: str | None) -> Iterator["Engine"]:
     # Not a cluster that happens to run here, but what was asked for.
     how: dict[str, Any] = {"address": address}
     if address is None:
-        how = {"address": "local", "object_store_memory": _STORE, "include_dashboard": False}
+        store = 2 * _WAITING * _fours(os.cpu_count() or 1)
+        how = {"address": "local", "object_store_memory": store, "include_dashboard": False}
     try:
         with _silent():
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **how)
@@ -123,7 +124,7 @@ class Engine:
         context.max_consecutive_actor_init_deaths = 3 * share.workers
         context.execution_options.preserve_order = False
         context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
-            object_store_memory=_STORE // 2 * max(1, share.workers // 4)
+            object_store_memory=_WAITING * _fours(share.workers)
         )
         # A block is what a task hands on: of a shard, a hundred pictures after the other and not all of them.
         context.target_max_block_size = 100 * 3 * image.size**2
@@ -142,7 +143,10 @@ class Engine:
             fn_constructor_kwargs=dict(worker),
             batch_size=None,
             batch_format="pyarrow",
-            compute=data.ActorPoolStrategy(min_size=1, max_size=share.workers, max_tasks_in_flight_per_actor=2),
+            # All of them at once; fewer where the cluster has no room, or nothing to do for them.
+            compute=data.ActorPoolStrategy(
+                min_size=1, max_size=share.workers, initial_size=share.workers, max_tasks_in_flight_per_actor=2
+            ),
             **share.worker,
         )
         try:
@@ -158,6 +162,10 @@ class _Remote(Worker):
 
     def __init__(self, model: Any, **others: Any) -> None:
         super().__init__(importlib.import_module("ray").get(model), **others)
+
+
+def _fours(workers: int) -> int:
+    return max(1, math.ceil(workers / 4))
 
 
 @contextlib.contextmanager
