@@ -48,11 +48,14 @@ def nodes(*cores):
     """A cluster of its own on this machine, a node for each number of cores; its address."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster()
-    try:
-        yield cluster, [cluster.add_node(num_cpus=count, object_store_memory=2**28, **ports()) for count in cores]
-    finally:
-        cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # as a cluster of our own has them
+            patched.setenv(name, "0")
+        cluster = Cluster()
+        try:
+            yield cluster, [cluster.add_node(num_cpus=count, object_store_memory=2**28, **ports()) for count in cores]
+        finally:
+            cluster.shutdown()
 
 
 def ports():
