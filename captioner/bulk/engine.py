@@ -151,7 +151,13 @@ class Engine:
         )
         try:
             yield from captions.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        except (self._ray.exceptions.RayError, data.exceptions.RayDataUserCodeException, RuntimeError) as error:
+        except (
+            RuntimeError,
+            self._ray.exceptions.RayError,
+            data.exceptions.ExecutionTimeoutError,
+            data.exceptions.RayDataUserCodeException,
+            data.exceptions.SystemException,
+        ) as error:
             said = " ".join(str(error).split())[-300:]
             remedy = "look at its logs in /tmp/ray, then give the same command again: it goes on with what is left"
             raise ClusterError("Ray", f"could not go on ({said})", remedy) from error

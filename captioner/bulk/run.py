@@ -219,8 +219,9 @@ class _Leg:
                 fresh.append(not self._came[number] and path not in came)
                 came.add(path)
         rows = table.filter(pa.array(fresh, pa.bool_()))
-        if limit is not None:
-            rows = rows.slice(0, limit - self._totals.done)
+        if limit is not None and len(rows) > limit - self._totals.done:
+            self._add(rows.slice(0, limit - self._totals.done))
+            return  # what is cut off has no rows: no shard is done
         self._add(rows)
         for number, count in ended:
             self._awaited[number] = self._skipped[number] + count

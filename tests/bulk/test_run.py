@@ -128,6 +128,14 @@ def test_limit_counts_what_is_written_now(model, photos, shard, tmp_path):
     assert len(rows(tmp_path / "out")) == 70
 
 
+def test_a_shard_that_a_limit_cuts_is_not_done(model, tmp_path):
+    """The rest of it comes with the next run."""
+    shard = write_tar(tmp_path / "a.tar", range(3))
+    assert captioned(shard, tmp_path / "out", model, limit=2)[0].done == 2
+    assert captioned(shard, tmp_path / "out", model)[0].done == 1
+    assert set(paths(tmp_path / "out").values()) == {1}
+
+
 def test_legs_are_one_run(model, photos, tmp_path, monkeypatch):
     """Listed in pieces, started once, each photo once."""
     monkeypatch.setattr(run, "LEG", 20)
