@@ -8,6 +8,7 @@
     ├── DataError         a data set cannot be recognised, or has problems
     ├── ModelFileError    a model file or a resume file cannot be used
     ├── TrainingError     training cannot go on
+    ├── ClusterError      the cluster cannot be used, or lost what it needs
     ├── WritingError      a file cannot be written
     └── BusyError         too much is waiting already
 
@@ -74,6 +75,10 @@ class ModelFileError(CaptionerError):
 
 class TrainingError(CaptionerError):
     """Training cannot go on."""
+
+
+class ClusterError(CaptionerError):
+    """The cluster cannot be used, or lost what it needs."""
 
 
 class WritingError(CaptionerError, OSError):

@@ -1,5 +1,5 @@
-"""The command line: caption photos and clips, evaluate, train, serve, look into and export model files, fetch and
-pack data.
+"""The command line: caption photos (in bulk, too) and clips, evaluate, train, serve, look into and export model files,
+fetch and pack data.
 
 Standard output carries data only; progress and complaints go to standard error. Exit status: 0 all good, 1 some
 pictures or clips failed, 2 wrong use. torch is imported by the command that needs it, so that `--help` answers at once.
@@ -8,7 +8,7 @@ pictures or clips failed, 2 wrong use. torch is imported by the command that nee
 import argparse
 from types import ModuleType
 
-from captioner.cli import caption, download, evaluate, model_files, runs, serve, shards, train, video
+from captioner.cli import bulk, caption, download, evaluate, model_files, runs, serve, shards, train, video
 from captioner.cli.streams import guarded
 
 _RAW = argparse.RawDescriptionHelpFormatter
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None, *, program: str = "captioner") -> i
     parser = argparse.ArgumentParser(prog=program, description="Captions photos and clips.")
     parser.set_defaults(program=program, page=f"{program} serve")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (caption, video, evaluate):
+    for command in (caption, bulk, video, evaluate):
         command.add(commands)
     for name, door, what in (("train", train, "train a model"), ("serve", serve, "serve the page and the API")):
         described = commands.add_parser(name, help=what, description=door.__doc__, formatter_class=_RAW)

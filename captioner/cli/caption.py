@@ -3,17 +3,15 @@
 import argparse
 import contextlib
 import os
-import signal
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from captioner.cli.parser import Commands, add_model
 from captioner.cli.places import Beside, Inside, Lines, Place, done_lines
-from captioner.cli.streams import OutputError
+from captioner.cli.streams import OutputError, terminable
 from captioner.errors import CaptionerError, ImageError, ModelFileError, OptionError
 from captioner.files import check_output, printable
 from captioner.formats.embedded import ExifTool
@@ -81,7 +79,7 @@ def run(chosen: argparse.Namespace) -> int:
         failed[photo or str(error)] = None
 
     with contextlib.ExitStack() as opened:
-        opened.enter_context(_terminable())
+        opened.enter_context(terminable())
         places, lines = _places(chosen, opened)
         job = _Job(chosen, places, lines, tell)
         try:
@@ -252,21 +250,3 @@ class _Job:
 def _chain(first: str, others: Iterator[str]) -> Iterator[str]:
     yield first
     yield from others
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does, with nothing half written."""
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread: whoever runs us there ends us in another way
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -8,8 +8,10 @@ error stays unsaid and stops nothing. Nothing is printed by Python itself.
 import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, TextIO
 
 from captioner.errors import CaptionerError
@@ -17,6 +19,24 @@ from captioner.errors import CaptionerError
 
 class OutputError(CaptionerError):
     """Standard output cannot be written to."""
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, with nothing half written."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: whoever runs us there ends us in another way
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def guarded(run: Callable[[], int]) -> int:
