@@ -11,13 +11,13 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"errors", "options", "files", "header", "captions", "sureness", "telling"},
-    {"pictures", "text", "device", "formats", "card"},
-    {"encoder", "decoder", "search"},
+    {"pictures", "text", "device", "formats", "card", "backends"},
+    {"encoder", "decoder", "search", "onnx_files"},
     {"vision"},
     {"model"},
-    {"tensors", "network"},
+    {"tensors", "network", "onnx_network"},
     {"checkpoint", "datasets", "metrics", "archives", "download"},
-    {"generation"},
+    {"generation", "onnx_export"},
     {"evaluation"},
     {"captioner", "training", "report"},
     {"video"},
@@ -44,6 +44,9 @@ ONLY_IN = {
     "av": "video",
     "httpx": "download",
     "pyarrow": "formats",
+    "onnxruntime": "onnx_network",
+    "onnxscript": "onnx_export",
+    "onnx_ir": "onnx_export",
 }
 TORCHLESS = {
     "errors",
