@@ -7,11 +7,24 @@ from captioner.options import BACKENDS, PRECISIONS
 
 _PACKAGES = {"torch": ("torch", "torchvision"), "onnx": ("onnxruntime",)}
 
+_EXTRAS = {
+    "torch": "torch",
+    "torchvision": "torch",
+    "onnxruntime": "onnx",
+    "gradio": "web",
+    "fastapi": "web",
+    "fastapi_offline": "web",
+    "starlette": "web",
+    "uvicorn": "web",
+    "av": "video",
+}
+"""Packages that not everybody has, and the extra that brings them."""
+
 INSTALL = "pip install 'captioner[onnx]' (small, captions only) or pip install 'captioner[torch]' (trains, too)"
 
 
 def pick_backend(name: str = "auto") -> str:
-    """ "torch" or "onnx": the one of that name; for "auto" torch where it is installed, else ONNX Runtime.
+    """The backend of that name, "torch" or "onnx"; for "auto" torch where it is installed, else ONNX Runtime.
 
     Raises OptionError for any other name, and where what it needs is not installed.
     """
@@ -22,6 +35,14 @@ def pick_backend(name: str = "auto") -> str:
             return backend
     lacking = "neither torch nor ONNX Runtime is" if name == "auto" else f"{' and '.join(_PACKAGES[name])} must be"
     raise OptionError("backend", f"is {name!r}, for which {lacking} installed", INSTALL, field="backend")
+
+
+def lacking(error: ImportError) -> OptionError | None:
+    """What to tell a user for whom a package could not be imported; None where it is none of an extra."""
+    name = (error.name or "").partition(".")[0]
+    if name not in _EXTRAS:
+        return None
+    return OptionError(f"This needs {name}, which is not installed: pip install 'captioner[{_EXTRAS[name]}]'.")
 
 
 def check_onnx(device: str, precision: str) -> None:

@@ -1,8 +1,8 @@
 """A model as ONNX graphs, by torch's own exporter: the encoder, what is read from its features, and one step.
 
 A graph holds no weights. Its initializers are the tensors of the model file, named by their places in it, and rounded
-ones (8 bits and a scale a row) become floats in the graph; ONNX Runtime does that once, as it loads. The graphs keep the
-batch norms that `Encoder.fuse` would fold, for the same reason, and ONNX Runtime folds them.
+ones (8 bits and a scale a row) become floats in the graph; ONNX Runtime does that once, as it loads. For the same
+reason the graphs keep the batch norms that `Encoder.fuse` would fold, and ONNX Runtime folds them.
 
 Whoever exports needs onnx and onnxscript; whoever captions needs ONNX Runtime alone.
 """

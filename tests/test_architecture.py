@@ -49,6 +49,7 @@ ONLY_IN = {
     "onnx_ir": "onnx_export",
 }
 TORCHLESS = {
+    "backends",
     "errors",
     "options",
     "captions",

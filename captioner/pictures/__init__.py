@@ -7,7 +7,8 @@ with one `ImageError` that says what is wrong and what to do next, and nothing e
 all go through `to_tensor` and `normalise`, with the numbers of the same `ImageOptions`.
 
 `reading` opens files, `jpeg` and `tiff` know where those formats need care, `colours` makes sRGB of what was decoded,
-`fitting` makes the encoder's square, `looking` decodes once for all who want the picture, `finding` lists a folder. None knows of networks, captions, data sets or the web.
+`fitting` makes the encoder's square, `looking` decodes once for all who want the picture, `finding` lists a folder.
+None knows of networks, captions, data sets or the web.
 """
 
 from captioner.pictures.finding import SUFFIXES, find_images
