@@ -138,6 +138,7 @@ def small_export(both_ways_file, tmp_path_factory) -> Path:
     return folder / "onnx" / "given.safetensors"
 
 
+@pytest.mark.slow
 def test_it_captions_as_torch_does(both_ways_file, small_export):
     """Right-to-left decoder included; the weights are one file, which both read."""
     theirs, ours = network_of(load_model(small_export).model), load_onnx(small_export, read_card(small_export))
@@ -150,6 +151,7 @@ def test_it_captions_as_torch_does(both_ways_file, small_export):
         assert found == pytest.approx(wanted, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_graph_holds_no_weights(small_export):
     """They are in the model file, rounded to 8 bits, once; a graph is small whatever the model's size."""
     assert small_export.stat().st_size > 900_000
@@ -157,6 +159,7 @@ def test_a_graph_holds_no_weights(small_export):
         assert graph_path(small_export, part).stat().st_size < 250_000
 
 
+@pytest.mark.slow
 def test_the_json_card_says_what_the_model_is(small_export, both_ways_file):
     """Vocabulary, options and digest, for programs that know nothing of captioner."""
     card = json.loads(card_path(small_export).read_text())
@@ -166,6 +169,7 @@ def test_the_json_card_says_what_the_model_is(small_export, both_ways_file):
     assert {"image", "search", "provenance", "grid"} <= card.keys()
 
 
+@pytest.mark.slow
 def test_graphs_of_other_weights_are_refused(small_export, tmp_path, small_file):
     """A sentence says so, and what to do: the graphs name places in a file that is another one now."""
     copies = {path.name: path.read_bytes() for path in small_export.parent.iterdir()}
@@ -180,6 +184,7 @@ def test_graphs_of_other_weights_are_refused(small_export, tmp_path, small_file)
         Captioner.load(weights, backend="onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a" * 500])
 def test_a_damaged_graph_is_one_sentence(small_export, tmp_path, content):
     """It names the file."""
@@ -191,6 +196,7 @@ def test_a_damaged_graph_is_one_sentence(small_export, tmp_path, content):
         Captioner.load(weights, backend="onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -206,6 +212,7 @@ def test_what_it_cannot_do_is_one_sentence(small_export, options, said):
         Captioner.load(small_export, **{"backend": "onnx", **options})
 
 
+@pytest.mark.slow
 def test_other_fits_are_served_and_other_sizes_refused(small_export):
     """How a picture is fitted is done before the graph; its size and its numbers are in it."""
     captioner = Captioner.load(small_export, backend="onnx")

@@ -18,8 +18,6 @@ Array: TypeAlias = Any
 class Arrays(Protocol):
     """What a search asks of a library of arrays, beside what all share."""
 
-    where: Any
-    """As torch.where and numpy.where agree: a condition, an array, and another or a number."""
     concatenate: Any
     """Arrays in a list or tuple, and the axis."""
     broadcast_to: Any
@@ -35,6 +33,9 @@ class Arrays(Protocol):
 
     def full(self, shape: tuple[int, ...], value: float, kind: str = "float32") -> Array:
         """An array of one value; `kind` is int64, bool or float32."""
+
+    def fill(self, values: Array, mask: Array, value: float) -> Array:
+        """The values, with another one where the mask, which may be narrower, is true."""
 
     def largest(self, values: Array, count: int) -> tuple[Array, Array]:
         """The `count` largest along the last axis, the largest first, and their places; NaN is above all."""
@@ -61,7 +62,6 @@ class Arrays(Protocol):
 class NumpyArrays:
     """NumPy's."""
 
-    where = staticmethod(np.where)
     concatenate = staticmethod(np.concatenate)
     broadcast_to = staticmethod(np.broadcast_to)
     asks_freely = True
@@ -77,6 +77,10 @@ class NumpyArrays:
     def full(self, shape: tuple[int, ...], value: float, kind: str = "float32") -> Array:
         """As in Arrays."""
         return np.full(shape, value, dtype=kind)
+
+    def fill(self, values: Array, mask: Array, value: float) -> Array:
+        """As in Arrays."""
+        return np.where(mask, value, values).astype(values.dtype, copy=False)
 
     def largest(self, values: Array, count: int) -> tuple[Array, Array]:
         """As in Arrays."""

@@ -57,13 +57,13 @@ def _beam_search(
         nodes += best.shape[1]
 
         ends = chosen == end
-        scores = arrays.where(ends, best / length**options.length_penalty, -math.inf)[:, :beam]
+        scores = arrays.fill(best / length**options.length_penalty, ~ends, -math.inf)[:, :beam]
         pool, places = arrays.largest(arrays.concatenate([pool, scores], 1), beam)
         pool_nodes = arrays.take(arrays.concatenate([pool_nodes, numbers[:, :beam]], 1), places)
         if length > options.max_length:
             break
 
-        living = arrays.where(ends, -math.inf, best)
+        living = arrays.fill(best, ends, -math.inf)
         live, places = arrays.largest(living, max(1, min(beam, width * (vocabulary - 1))))
         live_nodes, parents, tokens = (arrays.take(x, places) for x in (numbers, parents, chosen))
         history = arrays.concatenate([history[images, parents], tokens[..., None]], -1)

@@ -74,13 +74,13 @@ def grow(
         logits, state = decoding.step(tokens, state)
         log_probabilities = arrays.log_probabilities(logits, forbidden)
         log_probabilities = bar_loops(log_probabilities, history, decoding.repeats, arrays)
-        tokens = arrays.where(ended, decoding.end, choose(log_probabilities, ended))
-        log = arrays.where(ended[..., None], 0.0, arrays.take(log_probabilities, tokens[..., None]))
+        tokens = arrays.fill(choose(log_probabilities, ended), ended, decoding.end)
+        log = arrays.fill(arrays.take(log_probabilities, tokens[..., None]), ended[..., None], 0)
         history = arrays.concatenate([history, tokens[..., None]], -1)
         logs = arrays.concatenate([logs, log], -1)
         ended |= tokens == decoding.end
         if watch:
-            watch(index, history, arrays.where(ended, -math.inf, logs.sum(-1)))
+            watch(index, history, arrays.fill(logs.sum(-1), ended, -math.inf))
         if ended.all():  # the one sync of a step
             break
     return history, logs
@@ -123,5 +123,5 @@ def _draw(log_probabilities: Array, arrays: Arrays, *, temperature: float, nucle
         probabilities = arrays.softmax(logits)
         ordered, places = arrays.largest(probabilities, probabilities.shape[-1])
         beyond = ordered.cumsum(-1) - ordered >= nucleus  # those before it have enough
-        logits = arrays.where(arrays.take(beyond, places.argsort(-1)), -math.inf, logits)
+        logits = arrays.fill(logits, arrays.take(beyond, places.argsort(-1)), -math.inf)
     return (logits - arrays.log(-arrays.log(arrays.uniform(logits.shape)))).argmax(-1)

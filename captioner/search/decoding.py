@@ -81,7 +81,7 @@ def bar_loops(log_probabilities: Array, history: Array, repeats: int | None, arr
         looping = (last == before).all(-1)
         batch, chains = looping.shape
         where = arrays.integers(0, batch)[:, None], arrays.integers(0, chains)[None], history[..., -period]
-        log_probabilities[where] = arrays.where(looping, -math.inf, log_probabilities[where])
+        log_probabilities[where] = arrays.fill(log_probabilities[where], looping, -math.inf)
     return log_probabilities
 
 

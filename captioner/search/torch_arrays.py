@@ -11,7 +11,6 @@ from torch import Tensor
 class TorchArrays:
     """As `arrays.Arrays` says, on one device."""
 
-    where = staticmethod(torch.where)
     concatenate = staticmethod(torch.cat)
     broadcast_to = staticmethod(torch.broadcast_to)
 
@@ -30,6 +29,10 @@ class TorchArrays:
     def full(self, shape: tuple[int, ...], value: float, kind: str = "float32") -> Tensor:
         """As in Arrays."""
         return torch.full(shape, value, dtype=getattr(torch, kind), device=self.device)
+
+    def fill(self, values: Tensor, mask: Tensor, value: float) -> Tensor:
+        """As in Arrays."""
+        return values.masked_fill(mask, value)
 
     def largest(self, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """As in Arrays."""
