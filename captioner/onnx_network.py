@@ -126,7 +126,7 @@ class OnnxNetwork:
         tokens = _stacked([[[START, *sequence] for sequence in sequences]])
         memory = self.decoder.read(features)
         state = self._wide(self.decoder, memory, tokens.shape[1])
-        seen = []
+        seen: list[Any] = []
         for place in range(tokens.shape[2]):
             _, state, attention = self.decoder.step(np.ascontiguousarray(tokens[..., place]), state, memory)
             seen.append(attention)
