@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from captioner import Captioner
+from captioner import Captioner, cli
 from captioner.captioner import prepare
 from captioner.card import BUNDLED_MODELS, read_card
 from captioner.checkpoint import ModelFile, load_model, save_model
@@ -157,6 +157,36 @@ def test_a_graph_holds_no_weights(small_export):
     assert small_export.stat().st_size > 900_000
     for part in ("encoder", "read", "step", "reverse-read", "reverse-step"):
         assert graph_path(small_export, part).stat().st_size < 250_000
+
+
+@pytest.mark.slow
+def test_a_file_exported_into_its_own_folder_stays_as_it_is(both_ways_file, tmp_path):
+    """Float32 weights included: the graphs read that very file."""
+    weights = tmp_path / "given.safetensors"
+    save_model(weights, both_ways_file)
+    before = weights.read_bytes()
+    export_onnx(weights, tmp_path)
+    assert weights.read_bytes() == before
+    ours = load_onnx(weights, read_card(weights))
+    same_captions(both_ways_file, ours, network_of(both_ways_file.model), SearchOptions(3, 8, 0.5, rerank=0.5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "export writes either a file or, with --onnx, a folder: name one of them."),
+        (["a.safetensors", "--onnx", "b"], "export writes either a file or, with --onnx, a folder: name one of them."),
+        (["--onnx", __file__], f"--onnx is {__file__}, which is a file: name a folder."),
+        (
+            ["--onnx", "b", "--note", "x"],
+            "--note goes into a model file: export to a file first, then that with --onnx.",
+        ),
+    ],
+)
+def test_export_that_makes_no_sense_is_one_sentence(capsys, arguments, said):
+    """With the status for wrong use."""
+    assert cli.main(["export", "fast", *arguments]) == 2
+    assert capsys.readouterr().err == said + "\n"
 
 
 @pytest.mark.slow
