@@ -29,6 +29,7 @@ def beam_search(decoding: Decoding, options: SearchOptions, watch: Watch | None 
 def _beam_search(
     decoding: Decoding, options: SearchOptions, watch: Watch | None, arrays: Arrays
 ) -> list[list[Hypothesis]]:
+    """`beam_search`, with the library of its arrays."""
     state, end, beam = decoding.state, decoding.end, options.beam_size
     batch = len(state[0])
     images, forbidden = arrays.integers(0, batch)[:, None], arrays.ids(decoding.never)
@@ -83,17 +84,24 @@ def _beam_search(
         ranked = [(node, True) for node in in_pool[image]] or [(node, False) for node in in_beam[image]]
         if failed or not ranked:
             raise not_finite(image)
-        hypotheses = []
-        for node, is_finished in ranked:
-            trail = []
-            while node >= 0:
-                trail.append(node)
-                node = node_parents[image][node]
-            trail.reverse()
-            words = [node_tokens[image][n] for n in (trail[:-1] if is_finished else trail)]
-            hypotheses.append(hypothesis_of(words, [node_logs[image][n] for n in trail], is_finished, options))
+        nodes_of_image = node_parents[image], node_tokens[image], node_logs[image]
+        hypotheses = [_read_off(node, is_finished, nodes_of_image, options) for node, is_finished in ranked]
         results.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
     return results
+
+
+def _read_off(
+    node: int, finished: bool, nodes: tuple[list[int], list[int], list[float]], options: SearchOptions
+) -> Hypothesis:
+    """The hypothesis that ends in a node, from the parents, tokens and log-probabilities of an image's nodes."""
+    parents, tokens, logs = nodes
+    trail = []
+    while node >= 0:
+        trail.append(node)
+        node = parents[node]
+    trail.reverse()
+    words = [tokens[n] for n in (trail[:-1] if finished else trail)]
+    return hypothesis_of(words, [logs[n] for n in trail], finished, options)
 
 
 def _occupied(scores: Array, nodes: Array) -> list[list[int]]:
