@@ -8,21 +8,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
-from torch import Tensor
-
+from captioner.backends import check_onnx, pick_backend
 from captioner.captions import Caption, Captioned, Explanation
-from captioner.card import ModelCard, read_card
-from captioner.checkpoint import ModelFile, model_path, restore
-from captioner.device import pick_precision, prepare
+from captioner.card import ModelCard, model_path, read_card
 from captioner.errors import CaptionerError, ImageError, ModelFileError, OptionError
 from captioner.generation import Network, caption_features, explain_features
-from captioner.network import fused
 from captioner.options import MODELS, ImageOptions, SearchOptions, merged
-from captioner.pictures import ImageSource
+from captioner.pictures import ImageSource, Look, Pixels, look
 from captioner.text import Vocabulary
-from captioner.vision import Look, look
+
+if TYPE_CHECKING:
+    from captioner.checkpoint import ModelFile
 
 BATCH = 16
 """Pictures that go through the network together."""
@@ -61,30 +59,34 @@ class Captioner:
         model: str | os.PathLike[str] | None = None,
         device: str = "auto",
         *,
+        backend: str = "auto",
         precision: str = "auto",
         image: ImageOptions | None = None,
     ) -> "Captioner":
         """Loads a model file, or a bundled model by its name in `options.MODELS`, None for "accurate". No network.
 
-        Names win over files: "./fast" and Path("fast") are files. `precision` is float32, bfloat16, float16, or auto:
+        Names win over files: "./fast" and Path("fast") are files. `backend` is torch, onnx (ONNX Runtime on the CPU in
+        float32, for the bundled models and for what `captioner export --onnx` wrote; no torch is imported), or auto,
+        which takes torch where it is installed. `precision` is float32, bfloat16, float16, or auto:
         a half one where the processor multiplies in it, which is faster and changes few captions (docs/performance.md).
         `image` overrides how pictures are fitted, which the model file otherwise decides; keep that unless you are
         measuring its effect. On a CPU the whole process keeps the memory that it frees (`device.prepare`). Raises
         ModelFileError for a file that is no model, and OptionError for a device that is not there or a precision that
         is none.
         """
-        place = prepare(device)
-        kind = pick_precision(precision, place)
+        backend = prepare(device, backend)
         model = MODELS[0] if model is None else model
         path = model_path(model)
         card = read_card(path, name=path.name if path == Path(model) else f"the bundled model {model}")
-        captioner = cls(fused(restore(path, card, place).model, kind), card)
+        captioner = cls(_network(path, card, backend, device, precision), card)
         captioner._called = str(path) if path == Path(model) else card.name
         return captioner if image is None else captioner.with_(image=image)
 
     @classmethod
-    def of(cls, file: ModelFile, *, name: str = "captioner", precision: str = "float32") -> "Captioner":
+    def of(cls, file: "ModelFile", *, name: str = "captioner", precision: str = "float32") -> "Captioner":
         """A captioner of a model that is loaded already, where that is; `name` is shown to users."""
+        from captioner.network import fused
+
         return cls(fused(file.model, precision), file.card(name))
 
     def with_(self, *, image: ImageOptions | None = None, search: SearchOptions | None = None) -> "Captioner":
@@ -195,7 +197,7 @@ class Captioner:
         except ImageError as error:
             return error
 
-    def _answers(self, pixels: Sequence[Tensor], search: SearchOptions) -> list[Caption | CaptionerError]:
+    def _answers(self, pixels: Sequence[Pixels], search: SearchOptions) -> list[Caption | CaptionerError]:
         try:
             return list(self.caption_pixels(pixels, search=search))
         except CaptionerError as error:
@@ -210,7 +212,7 @@ class Captioner:
         """
         return look(source, self.image, thumbnail=thumbnail)
 
-    def read(self, image: ImageSource) -> Tensor:
+    def read(self, image: ImageSource) -> Pixels:
         """A picture as the model's encoder wants it: uint8 (3, size, size). Raises ImageError."""
         return self.look(image).pixels
 
@@ -224,14 +226,14 @@ class Captioner:
         return self.explain_pixels(self.read(image), search=search, progress=progress)
 
     def explain_pixels(
-        self, pixels: Tensor, *, search: SearchOptions | None = None, progress: Callable[[str], None] | None = None
+        self, pixels: Pixels, *, search: SearchOptions | None = None, progress: Callable[[str], None] | None = None
     ) -> Explanation:
         """`explain` for a picture that `look` or `read` prepared."""
         with self._lock, self._named():
             features = self.network.encode([pixels])
             return explain_features(self.network, features, self.vocabulary, search or self.search, progress=progress)
 
-    def caption_pixels(self, pixels: Sequence[Tensor], *, search: SearchOptions | None = None) -> list[Caption]:
+    def caption_pixels(self, pixels: Sequence[Pixels], *, search: SearchOptions | None = None) -> list[Caption]:
         """Pictures that `look` or `read` prepared, as one batch -> their captions. The caller chooses its size."""
         if not pixels:
             return []
@@ -246,6 +248,36 @@ class Captioner:
             yield
         except ModelFileError as error:
             raise ModelFileError(self._called, error.reason, error.remedy) from error
+
+
+def prepare(device: str = "auto", backend: str = "auto") -> str:
+    """Readies the whole process for models on this device, best before there are threads; answers with the backend.
+
+    With torch on a CPU it keeps the memory that it frees from here on (`device.prepare`). Raises OptionError for a
+    device or a backend that is not there.
+    """
+    backend = pick_backend(backend)
+    if backend == "torch":
+        from captioner import device as devices
+
+        devices.prepare(device)
+    return backend
+
+
+def _network(path: Path, card: ModelCard, backend: str, device: str, precision: str) -> Network:
+    """The network of a model file, by torch or by ONNX Runtime; only that library is imported."""
+    if backend == "onnx":
+        check_onnx(device, precision)
+        from captioner.onnx_network import load_onnx
+
+        return load_onnx(path, card)
+    from captioner.checkpoint import restore
+    from captioner.device import pick_device, pick_precision
+    from captioner.network import fused
+
+    place = pick_device(device)
+    kind = pick_precision(precision, place)
+    return fused(restore(path, card, place).model, kind)
 
 
 def pick_captioner(captioners: Mapping[str, Captioner], name: object) -> Captioner:

@@ -9,6 +9,9 @@ from typing import Any
 
 from captioner.errors import CaptionerError
 
+REPEATS = 2
+"""A caption says a word, or a pair of words, twice in a row at most: young models end in "striped striped striped"."""
+
 
 @dataclass(frozen=True)
 class Word:

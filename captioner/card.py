@@ -1,6 +1,7 @@
 """What a model file says of its model, without the weights and without torch."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,15 @@ from safetensors import SafetensorError, safe_open
 
 from captioner.errors import CaptionerError, ModelFileError
 from captioner.header import check_header, parse_header
-from captioner.options import DecoderOptions, EncoderOptions, ImageOptions, SearchOptions, from_dict, upgraded
+from captioner.options import (
+    MODELS,
+    DecoderOptions,
+    EncoderOptions,
+    ImageOptions,
+    SearchOptions,
+    from_dict,
+    upgraded,
+)
 from captioner.sureness import Sureness
 
 FORMAT = 2
@@ -22,6 +31,11 @@ none of these.
 
 HEADER = "captioner"
 """Name of the header among the file's metadata."""
+
+BUNDLED_MODELS = {name: Path(__file__).parent / "pretrained" / f"{name}.safetensors" for name in MODELS}
+"""The models that ship with the package, by name, the default first."""
+
+BUNDLED = BUNDLED_MODELS[MODELS[0]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,16 @@ class ModelCard:
             return Sureness(**self.provenance["sureness"])
         except (KeyError, TypeError):
             return None
+
+
+def model_path(model: str | os.PathLike[str] | None) -> Path:
+    """The file of a model: of a bundled one for its name, of the default one for None, else the path itself.
+
+    Names win over files of the same name in the working folder; "./fast" and Path("fast") are files.
+    """
+    if model is None:
+        return BUNDLED
+    return BUNDLED_MODELS[model] if isinstance(model, str) and model in BUNDLED_MODELS else Path(model)
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -17,18 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from captioner.card import BUNDLED as BUNDLED
+from captioner.card import BUNDLED_MODELS as BUNDLED_MODELS
 from captioner.card import FORMAT, HEADER, ModelCard, read_card, unusable
+from captioner.card import model_path as model_path
 from captioner.errors import ModelFileError
 from captioner.files import write_atomically
 from captioner.model import CaptionModel, ModelOptions
-from captioner.options import MODELS, SearchOptions, to_dict
+from captioner.options import SearchOptions, to_dict
 from captioner.tensors import SCALE, load_network, tied
 from captioner.text import TOKENISERS, Vocabulary
-
-BUNDLED_MODELS = {name: Path(__file__).parent / "pretrained" / f"{name}.safetensors" for name in MODELS}
-"""The models that ship with the package, by name, the default first."""
-
-BUNDLED = BUNDLED_MODELS[MODELS[0]]
 
 
 @dataclass(frozen=True)
@@ -58,16 +56,6 @@ class ModelFile:
             self.tokeniser,
             self.provenance,
         )
-
-
-def model_path(model: str | os.PathLike[str] | None) -> Path:
-    """The file of a model: of a bundled one for its name, of the default one for None, else the path itself.
-
-    Names win over files of the same name in the working folder; "./fast" and Path("fast") are files.
-    """
-    if model is None:
-        return BUNDLED
-    return BUNDLED_MODELS[model] if isinstance(model, str) and model in BUNDLED_MODELS else Path(model)
 
 
 def save_model(path: Path, file: ModelFile, *, small: bool = False) -> None:

@@ -102,6 +102,12 @@ class Decoder(nn.Module):
         outputs, _ = self._look(outputs, memory)
         return self._write(outputs), state
 
+    def step_and_look(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
+        """`step`, and the mean over heads of its attention (B, K, R), None without: what is exported as a graph."""
+        outputs, state = self._advance(tokens, state)
+        outputs, attention = self._look(outputs, memory)
+        return self._write(outputs), state, None if attention is None else attention.mean(1)
+
     def forward(self, features: Tensor, tokens: Tensor, real: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Teacher forcing: features (B, R, C), tokens (B, K, T) -> logits (B, K, T, V), attention (B, K, T, R).
 
@@ -205,14 +211,15 @@ class Decoder(nn.Module):
         """
         kind = keys.dtype
         batch, _, features, hidden = keys.shape
-        few = max(1, _COMPARED // max(1, batch * features * hidden))
+        few = 0 if torch.compiler.is_exporting() else max(1, _COMPARED // max(1, batch * features * hidden))
         weight = self.score.weight
         if kind == torch.bfloat16 and keys.device.type == "cpu" and not torch.is_grad_enabled():
             # A CPU's tanh takes twice as long in bfloat16 (measured). In training float32 would take twice the memory.
             queries, keys, weight = queries.float(), keys.float(), weight.float()
         scores = [
             functional.linear((part.unsqueeze(3) + keys.unsqueeze(2)).tanh_(), weight).squeeze(-1)
-            for part in torch.split(queries, few, 2)
+            # An exported step has few queries, and a graph knows no loop whose length depends on them.
+            for part in ([queries] if torch.compiler.is_exporting() else torch.split(queries, few, 2))
         ]
         return torch.cat(scores, 2).softmax(-1).to(kind)
 

@@ -41,7 +41,7 @@ class Network(Protocol):
         """The same network, for pictures that are fitted and normalised in another way."""
 
     def encode(self, pixels: Sequence[Any]) -> Any:
-        """Pictures, each uint8 (3, size, size) as `vision.look` prepares them -> their features, together."""
+        """Pictures, each uint8 (3, size, size) as `pictures.look` prepares them -> their features, together."""
 
     def begin(self, features: Any) -> Decoding:
         """What a search for the captions of these images needs."""

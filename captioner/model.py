@@ -56,7 +56,7 @@ class CaptionModel(nn.Module):
         return Vision(self.options.image, self.encoder)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W), uint8, fitted by `vision.look` -> features (B, R, C)."""
+        """Pixels (B, 3, H, W), uint8, fitted by `pictures.look` -> features (B, R, C)."""
         return self.vision.encode(pixels)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captioner.captions import REPEATS
 from captioner.decoder import Decoder, sequence_log_probabilities, stack_captions
 from captioner.model import CaptionModel
 from captioner.options import ImageOptions
+from captioner.pictures import Pixels
 from captioner.search import Decoding
 from captioner.text import END, PAD, START, UNKNOWN
 from captioner.vision import Vision
-
-_REPEATS = 2
-"""A caption says a word, or a pair of words, twice in a row at most: young models end in "striped striped striped"."""
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -59,14 +59,14 @@ class TorchNetwork:
         return replace(self, vision=replace(self.vision, image=image))
 
     @torch.inference_mode()
-    def encode(self, pixels: Sequence[Tensor]) -> Tensor:
-        """Pictures as `vision.look` prepares them -> features (B, R, C)."""
-        return self.vision.encode(torch.stack(list(pixels)))
+    def encode(self, pixels: Sequence[Pixels]) -> Tensor:
+        """Pictures as `pictures.look` prepares them -> features (B, R, C)."""
+        return self.vision.encode(torch.from_numpy(np.stack(pixels)))
 
     @torch.inference_mode()
     def begin(self, features: Tensor) -> Decoding:
         """Features (B, R, C) -> what a search for their captions needs."""
-        return begin(self.decoder, features, never=(PAD, START, UNKNOWN), repeats=_REPEATS)
+        return begin(self.decoder, features, never=(PAD, START, UNKNOWN), repeats=REPEATS)
 
     @torch.inference_mode()
     def score(self, features: Tensor, sequences: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:

@@ -11,13 +11,13 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = [  # from the ground up; rooms of one floor do not import each other
     {"errors", "options", "files", "header", "captions", "sureness", "telling", "imports"},
-    {"pictures", "text", "device", "formats", "card"},
-    {"encoder", "decoder", "search"},
+    {"pictures", "text", "device", "formats", "card", "backends"},
+    {"encoder", "decoder", "search", "onnx_files"},
     {"vision"},
     {"model"},
-    {"tensors", "network"},
+    {"tensors", "network", "onnx_network"},
     {"checkpoint", "datasets", "metrics", "archives", "download"},
-    {"generation"},
+    {"generation", "onnx_export"},
     {"evaluation"},
     {"captioner", "training", "report"},
     {"video", "bulk"},
@@ -45,12 +45,16 @@ ONLY_IN = {
     "httpx": "download",
     "webdataset": "pictures",
     "ray": "bulk",
+    "onnxruntime": "onnx_network",
+    "onnxscript": "onnx_export",
+    "onnx_ir": "onnx_export",
 }
 SHARED = {
     "pyarrow": {"formats", "bulk"},  # one reads its files, the other's tables are its
     "fsspec": {"pictures", "bulk"},  # one opens shards to train from, the other lists and reads what is to be captioned
 }
 TORCHLESS = {
+    "backends",
     "errors",
     "options",
     "captions",

@@ -1,4 +1,7 @@
-"""The promises of captioner.search, against hand-made tables and slow plain-Python oracles that share no code with it."""
+"""The promises of captioner.search, against hand-made tables and slow plain-Python oracles that share no code with it.
+
+Every one is kept with torch's arrays and with NumPy's.
+"""
 
 import dataclasses
 import functools
@@ -7,6 +10,7 @@ import math
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -39,6 +43,28 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True, scope="module", params=["torch", "numpy"])
+def library(request):
+    """Which arrays the tables and models below are made of."""
+    global array
+    array = {"torch": torch.tensor, "numpy": np.array}[request.param]
+    return request.param
+
+
+array = torch.tensor
+
+
+def joined(parts, axis):
+    """Arrays of the library side by side."""
+    return (np if isinstance(parts[0], np.ndarray) else torch).concatenate(parts, axis)
+
+
+def seeded(seed):
+    """Both libraries draw the same each time."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+
+
 class Table:
     """A step function whose next token depends on the last one: rows[last] = {next: probability}."""
 
@@ -49,7 +75,7 @@ class Table:
             for token, probability in row.items():
                 probabilities[last, token] = probability
         probabilities[probabilities.sum(1) == 0, END] = 1.0
-        self.logits = probabilities.log()
+        self.logits = array(probabilities.log().tolist())
         self.calls = 0
 
     def __call__(self, tokens, state):
@@ -57,7 +83,7 @@ class Table:
         return self.logits[tokens], state
 
     def state(self, batch=1):
-        return (torch.zeros(batch, 1, 1),)
+        return (array([[[0.0]]] * batch).reshape(batch, 1, 1),)
 
 
 @functools.cache
@@ -92,26 +118,28 @@ class RandomModel:
     The image comes from the closure's own memory, indexed by batch position alone; the history comes from the state.
     """
 
-    def __init__(self, images, vocabulary, end_bias=0.0, dtype=torch.float64):
+    def __init__(self, images, vocabulary, end_bias=0.0, dtype="float64"):
         self.images, self.vocabulary, self.end_bias, self.dtype = images, vocabulary, end_bias, dtype
         self.histories = []
 
     def state(self):
         batch = len(self.images)
-        return torch.zeros(batch, 1, 0, dtype=torch.int64), torch.arange(batch)[:, None]
+        owners = array([[place] for place in range(batch)])
+        return owners[..., None][..., :0], owners
 
     def __call__(self, tokens, state):
         history, owner = state
-        assert tokens.dtype == torch.int64
+        assert str(tokens.dtype).removeprefix("torch.") == "int64"
         assert tokens.shape == history.shape[:2] == owner.shape
-        assert (owner == torch.arange(len(self.images))[:, None]).all(), "a state went to another image"
-        history = torch.cat([history, tokens[..., None]], -1)
+        assert (owner == array([[place] for place in range(len(self.images))])).all(), "a state went to another image"
+        history = joined([history, tokens[..., None]], -1)
         self.histories.append(history)
         logits = [
             [random_logits(image, tuple(row), self.vocabulary, self.end_bias) for row in rows]
             for image, rows in zip(self.images, history.tolist(), strict=True)
         ]
-        return torch.tensor(logits, dtype=torch.float64).to(self.dtype), (history, owner)
+        kind = getattr(torch if array is torch.tensor else np, self.dtype)
+        return array(np.array(logits), dtype=kind), (history, owner)
 
     def search(self, options, method=search, never=(START, PAD), repeats=None, watch=None):
         return method(Decoding(self, self.state(), START, END, never, repeats), options, watch)
@@ -410,8 +438,8 @@ def test_rescoring_agrees(seed, words, beam, penalty, end_bias):
         model, logs = RandomModel([seed], words + 3, end_bias), []
         state, last = model.state(), START
         for token in hypothesis.tokens + (END,) * hypothesis.finished:
-            logits, state = model(torch.tensor([[last]]), state)
-            logs.append(logits[0, 0].log_softmax(-1)[token].item())
+            logits, state = model(array([[last]]), state)
+            logs.append(torch.tensor(logits[0, 0].tolist()).log_softmax(-1)[token].item())
             last = token
         assert hypothesis.log_probabilities == pytest.approx(logs, abs=1e-4)
         assert hypothesis.log_probability == pytest.approx(sum(logs), abs=1e-4)
@@ -485,7 +513,7 @@ def test_a_high_price_makes_every_first_word_another():
 def draws(model, count, **options):
     """The shares of the sentences that `count` draws find, one an image."""
     table = Table(model, 8)
-    torch.manual_seed(5)
+    seeded(5)
     options = SearchOptions(1, 5, method="sample", **options)
     found = search(Decoding(table, table.state(count), START, END, (START, PAD)), options)
     tokens = [hypotheses[0].tokens for hypotheses in found]
@@ -546,7 +574,7 @@ def test_no_sentence_goes_in_a_loop(beam, method, repeats):
     """A model that says one word, or a pair, for ever says it as often as is allowed; what follows is its second best."""
     again = {START: {A: 1.0}, A: {A: 0.9, DOG: 0.1}, DOG: {THE: 0.9, RUNS: 0.1}, THE: {DOG: 0.9, CAT: 0.1}}
     table = Table(again, 8)
-    torch.manual_seed(0)
+    seeded(0)
     options = SearchOptions(beam, 30, method=method)
     [found] = search(Decoding(table, table.state(), START, END, (START, PAD), repeats), options)
     for hypothesis in found:
@@ -578,7 +606,7 @@ def test_the_state_follows_its_hypothesis(seed, words, beam, longest):
     assert [i for i, _, _ in seen] == list(range(len(seen)))
     for history, (_, tokens, _) in zip(model.histories[1:], seen, strict=False):
         assert (history[..., 0] == START).all()
-        assert torch.equal(history[..., 1:], tokens)
+        assert history[..., 1:].tolist() == tokens.tolist()
 
 
 @quick
@@ -693,15 +721,17 @@ def test_no_images(beam, method):
     assert run_table({}, beam_size=beam, method=method, batch=0)[1].calls == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("beam", [1, 4])
-def test_half_precision_logits(beam, dtype):
+def test_half_precision_logits(beam, dtype, library):
     """Half-precision logits are searched in float32: the same as those very logits handed over in float32."""
+    if library == "numpy" and dtype == "bfloat16":
+        pytest.skip("NumPy has no bfloat16")
 
     class Widened(RandomModel):
         def __call__(self, tokens, state):
             logits, state = super().__call__(tokens, state)
-            return logits.float(), state
+            return (logits.float() if library == "torch" else logits.astype(np.float32)), state
 
     options = SearchOptions(beam, 8, 0.7)
     assert RandomModel([1, 2], 40, dtype=dtype).search(options) == Widened([1, 2], 40, dtype=dtype).search(options)

@@ -9,8 +9,8 @@ import torch
 
 from captioner.errors import ImageError
 from captioner.options import ImageOptions
-from captioner.pictures import read_image, seen, to_tensor
-from captioner.vision import Vision, look
+from captioner.pictures import look, read_image, seen, to_tensor
+from captioner.vision import Vision
 
 
 def pictures(count):
@@ -31,7 +31,7 @@ def test_all_at_once_are_each_alone(vision, batch, workers):
     assert [len(part) for part in found] == [len(sources[i : i + batch]) for i in range(0, 8, batch)]
     for source, features in zip(sources, itertools.chain(*found), strict=True):
         with torch.no_grad():
-            alone = vision.encode(look(source, vision.image).pixels[None])[0]
+            alone = vision.encode(to_tensor(source, vision.image)[None])[0]
         torch.testing.assert_close(features, alone, rtol=1e-3, atol=1e-3 * float(alone.std()))
         assert not features.requires_grad
     assert list(vision.encode_all([], batch=batch, precision="float32", workers=workers)) == []
@@ -59,7 +59,7 @@ def test_a_look_is_what_the_encoder_and_the_page_want(fit):
     """One decoding gives what three gave: pixels, size, what is seen, and a small copy of the whole."""
     picture, image = pictures(1)[0], ImageOptions(fit=fit, size=64)
     found = look(picture, image, thumbnail=20)
-    assert torch.equal(found.pixels, to_tensor(picture, image))
+    assert torch.equal(torch.from_numpy(found.pixels), to_tensor(picture, image))
     assert found.size == (50, 40)
     assert found.window == seen((50, 40), image)
     assert found.thumbnail.size == (20, 16)
@@ -71,7 +71,7 @@ def test_a_look_is_what_the_encoder_and_the_page_want(fit):
 
 def test_options_and_encoder_are_all_of_it(vision):
     """Two with the same ones compute the same; other numbers to normalise with give other features."""
-    pixels = look(pictures(1)[0], vision.image).pixels[None]
+    pixels = to_tensor(pictures(1)[0], vision.image)[None]
     with torch.no_grad():
         plain = vision.encode(pixels)
         assert torch.equal(Vision(vision.image, vision.encoder).encode(pixels), plain)

@@ -15,7 +15,7 @@ from benchmarks.measure import PRECISIONS, Row, Setting, dtype, fastest
 from captioner.captioner import BATCH, READERS, Captioner
 from captioner.generation import caption_features
 from captioner.options import MODELS, ImageOptions
-from captioner.pictures import normalise, to_tensor
+from captioner.pictures import Pixels, normalise, to_tensor
 
 PHOTOS = 128
 """Most pictures that are captioned."""
@@ -40,14 +40,14 @@ def draw(folder: Path) -> Path:
     return folder
 
 
-def read(captioner: Captioner, photos: Sequence[Path]) -> list[Tensor]:
+def read(captioner: Captioner, photos: Sequence[Path]) -> list[Pixels]:
     """The first stage, by as many threads as `Captioner.stream` has."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(captioner.read, photos))
 
 
 @torch.inference_mode()
-def encode(captioner: Captioner, pixels: Sequence[Tensor]) -> list[Tensor]:
+def encode(captioner: Captioner, pixels: Sequence[Pixels]) -> list[Tensor]:
     """The second stage."""
     return [captioner.network.encode(pixels[first : first + BATCH]) for first in range(0, len(pixels), BATCH)]
 

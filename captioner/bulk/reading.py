@@ -101,7 +101,7 @@ def _begun(row: dict[str, Any]) -> dict[str, Any]:
 
 def _look(row: dict[str, Any], image: ImageOptions) -> dict[str, Any]:
     """A row with its picture's pixels and size, or with its error."""
-    from captioner.vision import look
+    from captioner.pictures import look
 
     if "error" in row:
         return row
@@ -111,7 +111,7 @@ def _look(row: dict[str, Any], image: ImageOptions) -> dict[str, Any]:
         return row | {"error": writable(error.told(row["path"]))}
     except Exception as error:  # ours to mend, but no reason to lose the pictures beside it
         return row | {"error": writable(f"{row['path']} could not be read ({type(error).__name__}: {error}).")}
-    return row | {"width": found.size[0], "height": found.size[1], "pixels": found.pixels.numpy().tobytes()}
+    return row | {"width": found.size[0], "height": found.size[1], "pixels": found.pixels.tobytes()}
 
 
 def _shard(row: dict[str, Any], image: ImageOptions) -> Iterator[pa.Table]:

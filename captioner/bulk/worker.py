@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from captioner.bulk.reading import BATCH, READ
@@ -37,21 +38,17 @@ class Worker:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.safetensors")
             path.write_bytes(model)
-            captioner = Captioner.load(path, device, precision=precision)
+            captioner = Captioner.load(path, device, precision=precision, backend="torch")  # only its file travels
         self._captioner = captioner.with_(search=captioner.search_with(**search))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The same pictures with their captions, BATCH at a time through the network."""
-        import torch
-
         rows = table.to_pylist()
         size = self._captioner.image.size
         ready = [row for row in rows if row["pixels"] is not None]
         for first in range(0, len(ready), BATCH):
             group = ready[first : first + BATCH]
-            pixels = [
-                torch.frombuffer(bytearray(row["pixels"]), dtype=torch.uint8).view(3, size, size) for row in group
-            ]
+            pixels = [np.frombuffer(row["pixels"], np.uint8).reshape(3, size, size) for row in group]
             for row, answer in zip(group, self._answers(pixels), strict=True):
                 row.update(answer)
         return pa.Table.from_pylist(rows, schema=DONE)

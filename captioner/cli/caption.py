@@ -183,7 +183,7 @@ class _Job:
             from captioner.captioner import Captioner
 
             chosen = self._chosen
-            captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
+            captioner = Captioner.load(chosen.model, chosen.device, backend=chosen.backend, precision=chosen.precision)
             self._captioner = captioner.with_(search=captioner.search_with(**given(SearchOptions, chosen)))
         return self._captioner
 

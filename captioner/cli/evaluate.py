@@ -177,7 +177,7 @@ def _read(chosen: argparse.Namespace) -> "tuple[Dataset, str, dict[Path, list[An
 def _load(chosen: argparse.Namespace) -> "Captioner":
     from captioner.captioner import Captioner
 
-    captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
+    captioner = Captioner.load(chosen.model, chosen.device, backend=chosen.backend, precision=chosen.precision)
     image = merged(captioner.image, given(ImageOptions, chosen))
     return captioner.with_(image=image, search=captioner.search_with(**given(SearchOptions, chosen)))
 

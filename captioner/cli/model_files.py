@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.cli.parser import Commands
+from captioner.errors import OptionError
 from captioner.files import check_output
 from captioner.options import MODEL_HELP
 
@@ -21,15 +22,20 @@ def add(commands: Commands) -> None:
 
     export = commands.add_parser("export", help="copy a model file with 8-bit weights, for shipping")
     export.add_argument("model", metavar="MODEL", help="a model file, such as best.safetensors of a run")
-    export.add_argument("output", type=Path, help="the file to write")
+    export.add_argument("output", nargs="?", type=Path, help="the file to write")
+    export.add_argument(
+        "--onnx",
+        type=Path,
+        metavar="FOLDER",
+        help="write that copy into a folder instead, with ONNX graphs and a JSON card beside it, for --backend onnx",
+    )
     export.add_argument("--note", help="what whoever uses the model should know: its terms, what it gets wrong")
     export.set_defaults(run=run_export)
 
 
 def run_info(chosen: argparse.Namespace) -> int:
     """Prints a model file's header."""
-    from captioner.card import read_header
-    from captioner.checkpoint import model_path
+    from captioner.card import model_path, read_header
 
     path = model_path(chosen.model)
     header = read_header(path)
@@ -73,7 +79,11 @@ def _trained_model(record: Any) -> str:
 
 
 def run_export(chosen: argparse.Namespace) -> int:
-    """Writes the copy."""
+    """Writes the copy, or the folder."""
+    if (chosen.output is None) == (chosen.onnx is None):
+        raise OptionError("export writes either a file or, with --onnx, a folder: name one of them.")
+    if chosen.onnx is not None:
+        return _export_onnx(chosen)
     from captioner.checkpoint import load_model, model_path, save_model
 
     path = model_path(chosen.model)
@@ -83,4 +93,17 @@ def run_export(chosen: argparse.Namespace) -> int:
         file = replace(file, provenance={**file.provenance, "note": chosen.note})
     save_model(chosen.output, file, small=True)
     print(f"{chosen.output}: {chosen.output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+    return 0
+
+
+def _export_onnx(chosen: argparse.Namespace) -> int:
+    if chosen.note:
+        raise OptionError("--note goes into a model file: export to a file first, then that with --onnx.")
+    if chosen.onnx.exists() and not chosen.onnx.is_dir():
+        raise OptionError(f"--onnx is {chosen.onnx}, which is a file: name a folder.")
+    from captioner.card import model_path
+    from captioner.onnx_export import export_onnx
+
+    for path in export_onnx(model_path(chosen.model), chosen.onnx):
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB", file=sys.stderr)
     return 0

@@ -30,7 +30,7 @@ def run(chosen: argparse.Namespace) -> int:
     own = chosen.model is not None and chosen.model not in MODELS
     names = [chosen.model] if own else sorted(MODELS, key=lambda name: name != chosen.model)
     with contextlib.suppress(KeyboardInterrupt):
-        captioners = load_models(names, chosen.device, chosen.precision)
+        captioners = load_models(names, chosen.device, chosen.precision, chosen.backend)
 
         # A thread inside of torch when Python ends would abort the process, so the queue is closed in any case.
         closing, work = contextlib.closing, options.most_work

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TextIO
 
+from captioner.backends import lacking
 from captioner.errors import CaptionerError
 
 
@@ -46,6 +47,12 @@ def guarded(run: Callable[[], int]) -> int:
             return _flushed(run)
         except CaptionerError as error:
             print(error.told_with_flags(), file=sys.stderr)
+            return 2
+        except ModuleNotFoundError as error:  # an extra that was not installed
+            said = lacking(error)
+            if said is None:
+                raise
+            print(said, file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("Stopped.", file=sys.stderr)

@@ -50,7 +50,7 @@ def run(chosen: argparse.Namespace) -> int:
     from captioner.captioner import Captioner
     from captioner.video import caption_video
 
-    captioner = Captioner.load(chosen.model, chosen.device, precision=chosen.precision)
+    captioner = Captioner.load(chosen.model, chosen.device, backend=chosen.backend, precision=chosen.precision)
     captioner = captioner.with_(search=captioner.search_with(**given(SearchOptions, chosen)))
     failed: list[str] = []
     for path in chosen.clips:

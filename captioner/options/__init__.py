@@ -25,6 +25,8 @@ from captioner.options.fields import (
 
 __all__ = [
     "ATTENTIONS",
+    "BACKENDS",
+    "BACKEND_HELP",
     "CELLS",
     "DEVICES_HELP",
     "DIRECTIONS",
@@ -66,6 +68,7 @@ DIRECTIONS = ("left-to-right", "right-to-left")
 ENCODER_WEIGHTS = ("imagenet", "bundled", "none")
 PRESETS = ("everyday", "flickr8k", "flickr8k-fast", "coco")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+BACKENDS = ("auto", "torch", "onnx")
 MODELS = ("accurate", "fast")
 """Names of the models that come with the package, the default first."""
 
@@ -73,6 +76,7 @@ MODEL_HELP = f"a bundled model ({', '.join(MODELS)}) or a model file (./{MODELS[
 PRECISION_HELP = (
     "float32, bfloat16, float16, or auto: bfloat16 where the processor multiplies in it, float16 on GPUs without"
 )
+BACKEND_HELP = "what computes: torch, onnx (ONNX Runtime, without torch), or auto: torch where it is installed"
 DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one"
 
 

@@ -1,5 +1,8 @@
 """Greedy, beam and diverse search, and sampling, over any step function; knows no text and no images.
 
+It computes with torch's arrays or with NumPy's, whichever the decoding's state is made of (`arrays`); `samples`, which
+training draws, with torch's alone.
+
 Promises of all, each proved in tests/test_search.py: an image's hypotheses do not depend on the other images of its
 batch (drawn ones aside); a forbidden token is never produced; where nothing finishes, the best unfinished hypothesis is
 the answer.
@@ -14,7 +17,7 @@ from collections.abc import Callable
 from captioner.errors import OptionError
 from captioner.options import SearchOptions
 from captioner.search.beam import beam_search
-from captioner.search.chains import diverse_search, greedy_search, sample, sampling_search
+from captioner.search.chains import diverse_search, greedy_search, sampling_search
 from captioner.search.decoding import Decoding, Hypothesis, State, Step, Watch, not_finite
 
 __all__ = [
@@ -28,7 +31,6 @@ __all__ = [
     "diverse_search",
     "greedy_search",
     "not_finite",
-    "sample",
     "sampling_search",
     "search",
 ]

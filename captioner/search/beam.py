@@ -6,22 +6,11 @@ early changes no result.
 
 import math
 
-import torch
-from torch import Tensor
-
 from captioner.options import SearchOptions
-from captioner.search.decoding import (
-    Decoding,
-    Hypothesis,
-    Watch,
-    bar_loops,
-    hypothesis_of,
-    log_probabilities_of,
-    not_finite,
-)
+from captioner.search.arrays import Array, Arrays, arrays_of
+from captioner.search.decoding import Decoding, Hypothesis, Watch, bar_loops, hypothesis_of, not_finite
 
 
-@torch.inference_mode()
 def beam_search(decoding: Decoding, options: SearchOptions, watch: Watch | None = None) -> list[list[Hypothesis]]:
     """The best `beam_size` hypotheses that a beam search meets; errors as in `search`.
 
@@ -32,43 +21,53 @@ def beam_search(decoding: Decoding, options: SearchOptions, watch: Watch | None 
 
     A beam of 1 equals greedy search where the penalty is 0; a higher one may rank a longer hypothesis above it.
     """
+    arrays = arrays_of(decoding.state[0])
+    with arrays.without_gradients():
+        return _beam_search(decoding, options, watch, arrays)
+
+
+def _beam_search(
+    decoding: Decoding, options: SearchOptions, watch: Watch | None, arrays: Arrays
+) -> list[list[Hypothesis]]:
+    """`beam_search`, with the library of its arrays."""
     state, end, beam = decoding.state, decoding.end, options.beam_size
-    batch, device = len(state[0]), state[0].device
-    images = torch.arange(batch, device=device)[:, None]
-    forbidden = torch.tensor(decoding.never, dtype=torch.int64, device=device)
-    tokens = torch.full((batch, 1), decoding.start, device=device)
-    history = tokens.new_zeros(batch, 1, 0)
+    batch = len(state[0])
+    images, forbidden = arrays.integers(0, batch)[:, None], arrays.ids(decoding.never)
+    tokens = arrays.full((batch, 1), decoding.start, "int64")
+    history = arrays.full((batch, 1, 0), 0, "int64")
     # Candidates are the nodes of a tree, numbered through all steps; hypotheses are read off it once, at the end.
-    tree: list[tuple[Tensor, Tensor, Tensor]] = []  # parents, tokens, their log-probabilities
+    tree: list[tuple[Array, Array, Array]] = []  # parents, tokens, their log-probabilities
     nodes = 0
-    live, live_nodes = torch.zeros(batch, 1, device=device), torch.full((batch, 1), -1, device=device)
-    pool = torch.full((batch, beam), -math.inf, device=device)
-    pool_nodes = torch.full((batch, beam), -1, device=device)
-    broken = torch.zeros(batch, dtype=torch.bool, device=device)
+    live, live_nodes = arrays.full((batch, 1), 0), arrays.full((batch, 1), -1, "int64")
+    pool, pool_nodes = arrays.full((batch, beam), -math.inf), arrays.full((batch, beam), -1, "int64")
+    broken = arrays.full((batch,), False, "bool")
     longest = (options.max_length + 1) ** options.length_penalty
 
     for length in range(1, options.max_length + 2):  # with the candidates' own token, an end included
         logits, state = decoding.step(tokens, state)
-        log_probabilities = bar_loops(log_probabilities_of(logits, forbidden), history, decoding.repeats)
+        log_probabilities = arrays.log_probabilities(logits, forbidden)
+        log_probabilities = bar_loops(log_probabilities, history, decoding.repeats, arrays)
         width, vocabulary = log_probabilities.shape[1:]
-        totals = (live[..., None] + log_probabilities).flatten(1)
-        best, places = totals.topk(min(2 * beam, width * vocabulary))  # at most `width` of them end
-        broken |= best[:, 0].isnan()  # topk puts NaN first
+        totals = (live[..., None] + log_probabilities).reshape(batch, -1)
+        best, places = arrays.largest(totals, min(2 * beam, width * vocabulary))  # at most `width` of them end
+        broken |= best[:, 0] != best[:, 0]  # NaN comes first
         parents, chosen = places // vocabulary, places % vocabulary
-        tree.append((live_nodes.gather(1, parents), chosen, log_probabilities.flatten(1).gather(1, places)))
-        numbers = torch.arange(nodes, nodes + best.shape[1], device=device).expand(batch, -1)
+        own = arrays.take(log_probabilities.reshape(batch, -1), places)
+        tree.append((arrays.take(live_nodes, parents), chosen, own))
+        numbers = arrays.broadcast_to(arrays.integers(nodes, nodes + best.shape[1]), best.shape)
         nodes += best.shape[1]
 
         ends = chosen == end
-        scores = (best / length**options.length_penalty).masked_fill(~ends, -math.inf)[:, :beam]
-        pool, places = torch.cat([pool, scores], 1).topk(beam)
-        pool_nodes = torch.cat([pool_nodes, numbers[:, :beam]], 1).gather(1, places)
+        scores = arrays.fill(best / length**options.length_penalty, ~ends, -math.inf)[:, :beam]
+        pool, places = arrays.largest(arrays.concatenate([pool, scores], 1), beam)
+        pool_nodes = arrays.take(arrays.concatenate([pool_nodes, numbers[:, :beam]], 1), places)
         if length > options.max_length:
             break
 
-        live, places = best.masked_fill(ends, -math.inf).topk(max(1, min(beam, width * (vocabulary - 1))))
-        live_nodes, parents, tokens = (x.gather(1, places) for x in (numbers, parents, chosen))
-        history = torch.cat([history[images, parents], tokens[..., None]], -1)
+        living = arrays.fill(best, ends, -math.inf)
+        live, places = arrays.largest(living, max(1, min(beam, width * (vocabulary - 1))))
+        live_nodes, parents, tokens = (arrays.take(x, places) for x in (numbers, parents, chosen))
+        history = arrays.concatenate([history[images, parents], tokens[..., None]], -1)
         if watch:
             watch(length - 1, history, live)
         # Log-probabilities only fall, so no live hypothesis can end above the best one's, divided for the longest end
@@ -77,7 +76,7 @@ def beam_search(decoding: Decoding, options: SearchOptions, watch: Watch | None 
             break
         state = tuple(x[images, parents] for x in state)
 
-    node_parents, node_tokens, node_logs = (torch.cat(column, 1).tolist() for column in zip(*tree, strict=True))
+    node_parents, node_tokens, node_logs = (arrays.concatenate(part, 1).tolist() for part in zip(*tree, strict=True))
     in_pool, in_beam = _occupied(pool, pool_nodes), _occupied(live, live_nodes)
     results = []
     for image, failed in enumerate(broken.tolist()):
@@ -85,20 +84,27 @@ def beam_search(decoding: Decoding, options: SearchOptions, watch: Watch | None 
         ranked = [(node, True) for node in in_pool[image]] or [(node, False) for node in in_beam[image]]
         if failed or not ranked:
             raise not_finite(image)
-        hypotheses = []
-        for node, is_finished in ranked:
-            trail = []
-            while node >= 0:
-                trail.append(node)
-                node = node_parents[image][node]
-            trail.reverse()
-            words = [node_tokens[image][n] for n in (trail[:-1] if is_finished else trail)]
-            hypotheses.append(hypothesis_of(words, [node_logs[image][n] for n in trail], is_finished, options))
+        nodes_of_image = node_parents[image], node_tokens[image], node_logs[image]
+        hypotheses = [_read_off(node, is_finished, nodes_of_image, options) for node, is_finished in ranked]
         results.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
     return results
 
 
-def _occupied(scores: Tensor, nodes: Tensor) -> list[list[int]]:
+def _read_off(
+    node: int, finished: bool, nodes: tuple[list[int], list[int], list[float]], options: SearchOptions
+) -> Hypothesis:
+    """The hypothesis that ends in a node, from the parents, tokens and log-probabilities of an image's nodes."""
+    parents, tokens, logs = nodes
+    trail = []
+    while node >= 0:
+        trail.append(node)
+        node = parents[node]
+    trail.reverse()
+    words = [tokens[n] for n in (trail[:-1] if finished else trail)]
+    return hypothesis_of(words, [logs[n] for n in trail], finished, options)
+
+
+def _occupied(scores: Array, nodes: Array) -> list[list[int]]:
     """Each image's nodes without the empty places, which score -inf."""
     pairs = zip(scores.tolist(), nodes.tolist(), strict=True)
     return [[node for score, node in zip(*pair, strict=True) if score > -math.inf] for pair in pairs]

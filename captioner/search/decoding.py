@@ -4,19 +4,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from captioner.errors import ModelFileError
 from captioner.options import SearchOptions
+from captioner.search.arrays import Array, Arrays
 
-State = tuple[Tensor, ...]
-"""The recurrent state: at least one tensor, each (B, K, ...) for K hypotheses of each of B images."""
+State = tuple[Array, ...]
+"""The recurrent state: at least one array, each (B, K, ...) for K hypotheses of each of B images.
 
-Step = Callable[[Tensor, State], tuple[Tensor, State]]
+It decides which library the search computes with: that of its arrays (`search.arrays`).
+"""
+
+Step = Callable[[Array, State], tuple[Array, State]]
 """(last tokens (B, K) int64, state) -> (logits (B, K, V) of the next token in any float type, the state after it)."""
 
-Watch = Callable[[int, Tensor, Tensor], None]
+Watch = Callable[[int, Array, Array], None]
 """Takes step (from 0), tokens (B, K, step + 1) and log-probabilities (B, K) of the live hypotheses; -inf: none."""
 
 _PERIODS = (1, 2)
@@ -61,20 +62,15 @@ class Hypothesis:
         return sum(self.log_probabilities)
 
 
-def log_probabilities_of(logits: Tensor, forbidden: Tensor) -> Tensor:
-    """The model's own log-probabilities in float32, and -inf for tokens that may not be produced."""
-    return torch.log_softmax(logits, -1, dtype=torch.float32).index_fill_(-1, forbidden, -math.inf)
-
-
-def bar_loops(log_probabilities: Tensor, history: Tensor, repeats: int | None) -> Tensor:
+def bar_loops(log_probabilities: Array, history: Array, repeats: int | None, arrays: Arrays) -> Array:
     """Log-probabilities (B, K, V), -inf where a token would bring the last one, or pair, once more than `repeats`.
 
     `history` (B, K, T) are the tokens so far. Changes its argument.
     """
     if repeats is None:
         return log_probabilities
-    # No loop where the last token is none of the two before it. Asking is a sync, which costs a processor nothing.
-    if repeats > 1 and history.is_cpu and not (history[..., -1:] == history[..., -3:-1]).any():
+    # No loop where the last token is none of the two before it.
+    if repeats > 1 and arrays.asks_freely and not (history[..., -1:] == history[..., -3:-1]).any():
         return log_probabilities
     for period in _PERIODS:
         compared = repeats * period - 1  # of the last tokens, with those a period before
@@ -82,9 +78,10 @@ def bar_loops(log_probabilities: Tensor, history: Tensor, repeats: int | None) -
             break
         last = history[..., history.shape[-1] - compared :]
         before = history[..., history.shape[-1] - compared - period : history.shape[-1] - period]
-        looping = (last == before).all(-1, keepdim=True)
-        token = history[..., -period, None]
-        log_probabilities.scatter_add_(-1, token, torch.where(looping, -math.inf, 0.0))
+        looping = (last == before).all(-1)
+        batch, chains = looping.shape
+        where = arrays.integers(0, batch)[:, None], arrays.integers(0, chains)[None], history[..., -period]
+        log_probabilities[where] = arrays.fill(log_probabilities[where], looping, -math.inf)
     return log_probabilities
 
 

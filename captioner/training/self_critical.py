@@ -15,7 +15,7 @@ from captioner.datasets.dataset import CaptionedImage
 from captioner.decoder import Decoder
 from captioner.metrics.cider import DocumentFrequencies, cider
 from captioner.network import begin
-from captioner.search import sample
+from captioner.search.samples import sample
 from captioner.text import END, PAD, START, Vocabulary, tokenise
 
 NEVER = (PAD, START)

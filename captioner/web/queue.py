@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
-from captioner.captioner import BATCH, Captioner
+from captioner.captioner import BATCH, Captioner, prepare
 from captioner.captions import Caption, Explanation
-from captioner.device import prepare
 from captioner.errors import BusyError, CaptionerError, ModelFileError, OptionError
 from captioner.options import MOST_WORK, SearchOptions
+from captioner.pictures import Pixels
 
 WAIT = 0.01
 """Longest time, in seconds, that a picture waits for others to come."""
@@ -63,7 +62,7 @@ class Party:
 class _Job:
     party: Party
     captioner: Captioner
-    pixels: Tensor
+    pixels: Pixels
     search: SearchOptions
     explain: bool
     progress: Callable[[str], None] | None
@@ -87,18 +86,22 @@ class Counts:
     """Time that the models worked."""
 
 
-def load_models(models: Iterable[str], device: str = "auto", precision: str = "auto") -> dict[str, Captioner]:
+def load_models(
+    models: Iterable[str], device: str = "auto", precision: str = "auto", backend: str = "auto"
+) -> dict[str, Captioner]:
     """The captioners by the names that visitors see; errors as `Captioner.load` raises them.
 
     They are loaded in a thread that ends. OpenMP gives each thread that computes helpers of its own, and while there
     are more of them all than cores, they sleep between their tasks: a photo took 59 ms in place of 28 (measured, two
     cores). The one thread that computes from here on is the queue's.
     """
-    prepare(device)  # before there are threads with memory of their own
+    backend = prepare(device, backend)  # before there are threads with memory of their own
+
+    def load(model: str) -> tuple[str, Captioner]:
+        return Path(model).name, Captioner.load(model, device, backend=backend, precision=precision)
+
     with ThreadPoolExecutor(1) as pool:
-        return dict(
-            pool.map(lambda model: (Path(model).name, Captioner.load(model, device, precision=precision)), models)
-        )
+        return dict(pool.map(load, models))
 
 
 class ModelQueue:
@@ -160,7 +163,7 @@ class ModelQueue:
                     job.answer.cancel()
 
     def caption(
-        self, captioner: Captioner, pixels: Tensor, search: SearchOptions, party: Party | None = None
+        self, captioner: Captioner, pixels: Pixels, search: SearchOptions, party: Party | None = None
     ) -> "Future[Caption]":
         """A picture that `captioner.read` prepared, in the name of a party.
 
@@ -172,7 +175,7 @@ class ModelQueue:
     def explain(
         self,
         captioner: Captioner,
-        pixels: Tensor,
+        pixels: Pixels,
         search: SearchOptions,
         progress: Callable[[str], None] | None = None,
     ) -> "Future[Explanation]":

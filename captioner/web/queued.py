@@ -6,13 +6,11 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from captioner.captioner import BATCH, Captioner
 from captioner.captions import Caption, Captioned
 from captioner.errors import BusyError, CaptionerError, ImageError
 from captioner.options import ImageOptions, SearchOptions
-from captioner.pictures import ImageSource
+from captioner.pictures import ImageSource, Pixels
 from captioner.web.queue import ModelQueue, Party
 
 AHEAD = 2 * BATCH
@@ -66,7 +64,7 @@ class Queued:
             for *_, future in waiting:
                 future.cancel()
 
-    def _submit(self, pixels: Tensor, search: SearchOptions, party: Party) -> "Future[Caption]":
+    def _submit(self, pixels: Pixels, search: SearchOptions, party: Party) -> "Future[Caption]":
         while True:
             try:
                 return self.queue.caption(self.captioner, pixels, search, party)

@@ -10,8 +10,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI
@@ -139,7 +140,10 @@ def _of_requests(measures: Measures) -> Iterable[str]:
 
 def _of_build() -> Iterable[str]:
     yield from _head("build_info", "gauge", "What runs here; always 1.")
-    parts = {"version": captioner.__version__, "python": platform.python_version(), "torch": version("torch")}
+    parts = {"version": captioner.__version__, "python": platform.python_version()}
+    for name in ("torch", "onnxruntime"):
+        with suppress(PackageNotFoundError):
+            parts[name] = version(name)
     labels = ",".join(f'{name}="{_safe(value)}"' for name, value in parts.items())
     yield f"captioner_build_info{{{labels}}} 1"
 

@@ -79,16 +79,22 @@ def test_the_wheel_holds_the_whole_package(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_the_metadata_is_what_an_index_wants(wheel: Path) -> None:
-    """Name, licence and its files, description, and the requirements of requirements.txt: there is no second list."""
+    """Name, licence and its files, description; what captioning needs and what its extras bring are requirements.txt."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         found = message_from_string(archive.read(next(name for name in names if name.endswith("/METADATA"))).decode())
     wanted = (ROOT / "requirements.txt").read_text().splitlines()
 
     def bounds(line: str) -> tuple[str, frozenset[str]]:
-        return re.split("[<>=]", line)[0].strip(), frozenset(re.findall(r"[<>=]+[\d.]+", line))
+        return re.split("[<>=]", line)[0].strip(), frozenset(re.findall(r"[<>=]+[\d.]+", line.split(";")[0]))
 
-    assert set(map(bounds, found.get_all("Requires-Dist", []))) == set(map(bounds, wanted))
+    required = found.get_all("Requires-Dist", [])
+    everything = [line for line in required if not line.startswith("captioner[")]
+    assert set(map(bounds, everything)) == set(map(bounds, wanted))
+    assert found.get_all("Provides-Extra") == ["onnx", "torch", "web", "video", "all"]
+    light = [line for line in required if ";" not in line or 'extra == "onnx"' in line]
+    assert not {"torch", "torchvision", "gradio", "av"} & {bounds(line)[0] for line in light}
+    assert "onnxruntime" in {bounds(line)[0] for line in light}
     assert found.get_all("License-File") == ["LICENSE", "captioner/pretrained/README.md"]
     assert found["Name"] == "captioner"
     assert found["License-Expression"] == "MIT"

@@ -11,7 +11,7 @@ from captioner.decoder import Decoder, stack_captions
 from captioner.metrics.cider import cider, document_frequencies
 from captioner.network import begin
 from captioner.options import DecoderOptions, TrainingOptions
-from captioner.search import sample
+from captioner.search.samples import sample
 from captioner.text import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, tokenise
 from captioner.training.batches import Batch
 from captioner.training.cross_entropy import caption_loss

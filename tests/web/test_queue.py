@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from captioner.captioner import Captioner
 from captioner.checkpoint import ModelFile
 from captioner.errors import BusyError, CaptionerError, OptionError
 from captioner.network import fused
 from captioner.options import SearchOptions
+from captioner.pictures import Pixels
 from captioner.web.queue import ModelQueue, Party
 
 SEARCH = SearchOptions(beam_size=2, max_length=5)
@@ -51,9 +52,9 @@ def queue() -> Iterator[ModelQueue]:
     queue.close()
 
 
-def pictures(count: int) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8, generator=generator) for _ in range(count)]
+def pictures(count: int) -> list[Pixels]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 255, (3, 64, 64), dtype=np.uint8) for _ in range(count)]
 
 
 def occupied(queue: ModelQueue, watched: Watched) -> Any:
@@ -155,7 +156,7 @@ def test_a_full_queue_says_so_at_once(queue: ModelQueue, watched: Watched) -> No
 def test_a_broken_picture_costs_the_others_nothing(queue: ModelQueue, watched: Watched) -> None:
     """Its companions get their captions, and it gets its error."""
     occupied(queue, watched)
-    white = torch.full((3, 64, 64), 255, dtype=torch.uint8)
+    white = np.full((3, 64, 64), 255, dtype=np.uint8)
     futures = [queue.caption(watched, picture, SEARCH) for picture in (*pictures(2), white)]
     watched.gate.set()
     assert all(future.result(20).text is not None for future in futures[:2])
@@ -280,8 +281,8 @@ class Named(Watched):
         return super().caption_pixels(pixels, **rest)
 
 
-def marked(value: int) -> torch.Tensor:
-    return torch.full((3, 64, 64), value, dtype=torch.uint8)
+def marked(value: int) -> Pixels:
+    return np.full((3, 64, 64), value, dtype=np.uint8)
 
 
 @pytest.mark.parametrize("search", [SEARCH, SearchOptions(beam_size=1, max_length=4)])
