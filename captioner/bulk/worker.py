@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from captioner.bulk.reading import BATCH, READ
@@ -43,6 +42,8 @@ class Worker:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The same pictures with their captions, BATCH at a time through the network."""
+        import numpy as np
+
         rows = table.to_pylist()
         size = self._captioner.image.size
         ready = [row for row in rows if row["pixels"] is not None]
