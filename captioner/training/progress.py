@@ -1,9 +1,12 @@
-"""How far a run is: what its resume file keeps of that, and the line that people read after an epoch."""
+"""How far a run is: what its resume file keeps of that, and what people read before the first epoch and after each."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from captioner.decoder import Decoder
+from captioner.encoder import Encoder
 from captioner.telling import Telling
+from captioner.training.plan import Plan
 
 
 @dataclass
@@ -18,8 +21,20 @@ class Progress:
     log: list[dict[str, Any]] = field(default_factory=list)
 
 
-def tell_epoch(telling: Telling, entry: dict[str, Any], epochs: int, *, improved: bool) -> None:
-    """An epoch's line in the log, for people."""
+def describe(plan: Plan, encoder: Encoder, decoder: Decoder) -> str:
+    """What learns what, in a line; `decoder` is the one that learns."""
+    options, training = plan.options, plan.options.training
+    sizes = [sum(parameter.numel() for parameter in part.parameters()) / 1e6 for part in (encoder, decoder)]
+    return (
+        f"{options.encoder.name} ({sizes[0]:.1f} M parameters, {encoder.grid[0]}x{encoder.grid[1]} grid of "
+        f"{encoder.channels}, {'learning' if training.fine_tune else 'frozen'}) and {options.decoder.cell} "
+        f"with {options.decoder.attention} attention ({sizes[1]:.1f} M, {training.direction}, {training.objective}), "
+        f"{len(plan.vocabulary):,} words, on {plan.device} in {training.precision}."
+    )
+
+
+def tell_epoch(telling: Telling, entry: dict[str, Any], epochs: int, *, improved: bool, complaint: str) -> None:
+    """An epoch's line in the log, for people, with the scores of each data set, a `complaint` and samples below it."""
     scores, seconds = entry["val"], entry["seconds"]
     learnt = f"loss {entry['loss']:.3f}  |gradient| {entry['gradient_norm']:.2f}"
     if "reward" in entry:  # its loss says nothing
@@ -36,3 +51,7 @@ def tell_epoch(telling: Telling, entry: dict[str, Any], epochs: int, *, improved
             f"  {name}: BLEU-1 {part['BLEU-1']:.1f}  BLEU-4 {part['BLEU-4']:.1f}  CIDEr-D {part['CIDEr-D']:.1f}  "
             f"({part['images']:,} images, {part['references']:g} references)"
         )
+    if complaint:
+        telling.say(f"  {complaint}")
+    for name, text, reference in entry["samples"]:
+        telling.say(f"  {name}: {text}   [{reference}]")

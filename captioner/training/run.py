@@ -29,7 +29,7 @@ from captioner.training.features import cached_features
 from captioner.training.objectives import CrossEntropy, Objective, SelfCritical
 from captioner.training.plan import Plan, fitting
 from captioner.training.processes import ALONE, Processes
-from captioner.training.progress import Progress, tell_epoch
+from captioner.training.progress import Progress, describe, tell_epoch
 from captioner.training.report import write_report
 from captioner.training.resume import StopRequest, fingerprint, random_states, restore_random_states, stop_on_signal
 from captioner.training.self_critical import references_of
@@ -66,7 +66,7 @@ def train(
             f"Going on in {plan.folder.path} after {this.progress.epoch} epochs and {this.progress.step} steps."
         )
         this.catch_up()
-    telling.say(this.describe())
+    telling.say(describe(plan, this.model.encoder, this.decoder))
     if plan.state is None and (few := advice.before(this.origin)):
         telling.say(few)
     if plan.coverage is not None and plan.coverage.known < plan.coverage.total:
@@ -144,18 +144,6 @@ class _Run:
         teachers = [file.model.to(plan.device).eval() for file in plan.teachers.values()]
         theirs = [cached_features(teacher, lessons.images, **self.cache) for teacher in teachers]
         return replace(lessons, teachers=theirs), CrossEntropy(training, [teacher.decoder for teacher in teachers])
-
-    def describe(self) -> str:
-        """What learns what, in a line."""
-        options, encoder = self.plan.options, self.model.encoder
-        sizes = (sum(parameter.numel() for parameter in part.parameters()) / 1e6 for part in (encoder, self.decoder))
-        return (
-            f"{options.encoder.name} ({next(sizes):.1f} M parameters, {encoder.grid[0]}x{encoder.grid[1]} grid of "
-            f"{encoder.channels}, {'learning' if self.training.fine_tune else 'frozen'}) and {options.decoder.cell} "
-            f"with {options.decoder.attention} attention ({next(sizes):.1f} M, {self.training.direction}, "
-            f"{self.training.objective}), {len(self.plan.vocabulary):,} words, on {self.plan.device} in "
-            f"{self.training.precision}."
-        )
 
     def is_over(self) -> bool:
         """No epoch is left, or the last ones made nothing better."""
@@ -249,11 +237,7 @@ class _Run:
         progress.log.append(entry)
         self._save_resume()  # first: who is killed before it can start again, and after it go on
         self._save_models()
-        tell_epoch(self.telling, entry, self.training.epochs, improved=improved)
-        if evaluation.complaint:
-            self.telling.say(f"  {evaluation.complaint}")
-        for name, text, reference in entry["samples"]:
-            self.telling.say(f"  {name}: {text}   [{reference}]")
+        tell_epoch(self.telling, entry, self.training.epochs, improved=improved, complaint=evaluation.complaint)
 
     def _validate(self) -> tuple[Evaluation, list[str]]:
         """Captions of the validation pictures, by search alone, and their scores.

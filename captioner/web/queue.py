@@ -117,9 +117,8 @@ class ModelQueue:
         most_work: int = MOST_WORK,
         warm: Iterable[Captioner] = (),
     ) -> None:
-        """`batch`: most pictures that go through a network together; 1 turns batching off.
-
-        `warm`: models that caption an empty picture before anybody asks, since a first caption takes twice as long.
+        """`batch`: most pictures that go through a network together; 1 turns batching off. `warm`: models that caption
+        an empty picture before anybody asks, since a first caption takes twice as long.
         """
         self.batch, self.wait, self.capacity, self.patience = batch, wait, capacity, patience
         self.most_work, self.warm, self.counts = most_work, tuple(warm), Counts()
