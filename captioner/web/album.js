@@ -128,7 +128,9 @@
       again.disabled = true;
       said.textContent = await anew(photo, item, model.value, SEARCHES[search.value]);
       again.disabled = false;
-      if (!said.textContent) open(photo, item, place);
+      if (said.textContent) return;
+      open(photo, item, place);
+      item.caption.focus();  // the button is another one now
     });
     const out = build("button", { type: "button", className: "remove", textContent: "Remove", ariaLabel: `Remove ${photo.name}` });
     out.addEventListener("click", () => confirm(`Take ${photo.name} out of the album?`) && remove(photo, item));
@@ -181,7 +183,7 @@
     const shown = [...list.children].filter((item) => !item.hidden).length, whole = photos.size;
     const number = (fits, word) => (all().filter(fits).length ? `, ${all().filter(fits).length.toLocaleString()} ${word}` : "");
     root.hidden = !whole;
-    find(".show [value=unsure]").hidden = !all().some(({ unsure }) => typeof unsure === "boolean");
+    find(".show [value=unsure]").hidden = !all().some(({ unsure }) => unsure);
     find(".count").textContent = `${shown === whole ? "" : `${shown.toLocaleString()} of `}${whole.toLocaleString()} photo${whole === 1 ? "" : "s"}`
       + number(FILTERS.errors, "with errors") + number(edited, "edited") + number(({ checked }) => checked, "checked");
   };
@@ -227,7 +229,7 @@
   };
   const clear = () => {
     const changed = all().filter((photo) => edited(photo) || photo.checked).length;
-    const work = changed ? ` ${changed.toLocaleString()} of them are edited or checked.` : "";
+    const work = changed ? ` ${changed.toLocaleString()} of them ${changed === 1 ? "is" : "are"} edited or checked.` : "";
     if (!confirm(`Throw away the album of ${photos.size.toLocaleString()} photos?${work}`)) return;
     document.querySelector("#album-stop")?.click();
     photos.clear();
