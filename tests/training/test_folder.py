@@ -235,7 +235,7 @@ def test_a_folder_that_nothing_can_be_written_to_is_refused_first(
 def test_a_full_disk_is_one_sentence_and_what_was_saved_stays(drawings, tmp_path):
     """A limit on the size of files stands for the disk: for a run that goes on, and for one that begins."""
     small_run(drawings, tmp_path / "run")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
     sizes = {name: len(content) for name, content in before.items()}
     flags = arguments(drawings, tmp_path)
     flags[flags.index("--epochs") + 1] = "2"
@@ -259,4 +259,5 @@ def test_a_full_disk_is_one_sentence_and_what_was_saved_stays(drawings, tmp_path
         assert done.stderr.count("\n") == 1
         assert "could not be written (File too large)" in done.stderr
         assert not list(tmp_path.rglob("*.part"))
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    after = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    assert after == before  # but for TensorBoard's events
