@@ -124,6 +124,7 @@ def test_the_page_through_a_proxy(browser: Any, tmp_path: Path, takes_off: bool)
         visit = Visit(browser, shown)
         visit.give(LION)
         assert len(visit.caption().split()) >= 3
+        visit.page.wait_for_timeout(2000)  # leaving in the middle of an answer is an error in the browser's log
         visit.page.goto(shown + "docs")
         visit.page.get_by_text("Captions pictures").wait_for(timeout=20_000)
         visit.close()
