@@ -55,8 +55,8 @@ _TOOLS = (
     "<label>Find <input type='search' class='find'></label>"
     "<button type='button' class='clear'>Clear the album</button></div>"
     "<p class='count' role='status'></p>"
-    "<p class='hint keys'>In a caption: Enter goes to the next one, Shift+Enter back, Ctrl+Enter marks it as checked and "
-    "goes to the next one, Esc undoes.</p>"
+    "<p class='hint keys'>In a caption: Enter goes to the next one, Shift+Enter back, Ctrl+Enter marks it as checked "
+    "and goes to the next one, Esc undoes.</p>"
 )
 
 
