@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -223,3 +224,8 @@ def _holds(place: str, kind: str) -> bool:
     if kind == "model":
         return start[8:9] == b"{"  # safetensors: the length of a table, then the table
     return b"\x00" not in start and "\ufffd" not in start[:500].decode("utf-8", "replace").rstrip("\ufffd")
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether it is an address (`https://...`, `s3://...`) and no path."""
+    return re.match(r"[a-z][a-z0-9+.-]+://", os.fspath(path), re.IGNORECASE) is not None

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captioner.errors import CaptionerError, DataError, ImageError
+from captioner.files import is_address
 
 TRIES = 3
 """Times that an address is asked before it is given up."""
 
 _PATIENCE = 1.0  # seconds before the second try, twice as many before the third
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _PYARROW = ("s3", "gs", "gcs")
 
@@ -32,11 +32,6 @@ class Found(NamedTuple):
     """Bytes, where the listing says so."""
     modified: int | None
     """When it changed, in nanoseconds since 1970, where the listing says so."""
-
-
-def is_address(name: str) -> bool:
-    """Whether a name is an address and not a path."""
-    return bool(_ADDRESS.match(name))
 
 
 def has_pattern(path: str) -> bool:

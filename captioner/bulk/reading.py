@@ -15,7 +15,7 @@ import pyarrow as pa
 from captioner.bulk import addresses
 from captioner.bulk.shards import members
 from captioner.errors import CaptionerError, DataError, ImageError
-from captioner.files import name_of
+from captioner.files import is_address, name_of
 from captioner.formats.rows import writable
 from captioner.options import ImageOptions
 
@@ -74,7 +74,7 @@ def read(table: pa.Table, image: ImageOptions) -> Iterator[pa.Table]:
 
 def _fetched(rows: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     """The rows with what is to be decoded (`source`: a path or bytes), or with an error."""
-    remote = [row for row in rows if addresses.is_address(os.fsdecode(row["place"]))]
+    remote = [row for row in rows if is_address(os.fsdecode(row["place"]))]
     if not remote:
         return [_begun(row) | {"source": os.fsdecode(row["place"])} for row in rows]
     with ThreadPoolExecutor(_FETCHERS) as pool:
@@ -85,7 +85,7 @@ def _fetch(row: dict[str, Any]) -> dict[str, Any]:
     from captioner.pictures import MAX_BYTES
 
     place = os.fsdecode(row["place"])
-    if not addresses.is_address(place):
+    if not is_address(place):
         return _begun(row) | {"source": place}
     try:
         return _begun(row) | {"source": addresses.read(place, most=MAX_BYTES)}
@@ -130,7 +130,7 @@ def _shard(row: dict[str, Any], image: ImageOptions) -> Iterator[pa.Table]:
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            if addresses.is_address(place):
+            if is_address(place):
                 # Copied whole, so that a connection that breaks is tried again and is no damage of the shard.
                 copied = Path(folder, "shard")
                 addresses.copy(place, copied)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from captioner.bulk import addresses
 from captioner.errors import CaptionerError, DataError
-from captioner.files import printable
+from captioner.files import is_address, printable
 
 Tell = Callable[[CaptionerError], object]
 
@@ -62,7 +62,7 @@ def listed(names: Sequence[str], tell: Tell) -> Iterator[Source]:
 
 
 def _source(name: str, tell: Tell) -> Iterator[Source]:
-    if addresses.is_address(name):
+    if is_address(name):
         return _at_address(name)
     if os.path.isdir(name):
         return (_file(str(path)) for path in _pictures(name, tell))
@@ -108,7 +108,7 @@ def _lines(name: str) -> Iterator[Source]:
 
 def _named(place: str) -> Source:
     """A file that a list names. An address is not asked for its size: that would be a request for each."""
-    return Source(place, kind=_kind(place)) if addresses.is_address(place) else _file(place)
+    return Source(place, kind=_kind(place)) if is_address(place) else _file(place)
 
 
 def _at_address(address: str) -> Iterator[Source]:

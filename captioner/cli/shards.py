@@ -34,7 +34,8 @@ def run(chosen: argparse.Namespace) -> int:
         raise OptionError("size", f"is {chosen.size}", "give 1 or more", field="size")
     from captioner.datasets import check_dataset, load_datasets
     from captioner.datasets.sharding import write_index, write_shards
-    from captioner.pictures.shards import expanded, is_address
+    from captioner.files import is_address
+    from captioner.pictures.shards import expanded
 
     if chosen.index:
         if chosen.index.suffix.lower() != ".jsonl":

@@ -15,8 +15,8 @@ from captioner.datasets import coco, flickr, shards, sidecars, table
 from captioner.datasets.check import check_dataset, summarise
 from captioner.datasets.dataset import ALL, CaptionedImage, Dataset, join
 from captioner.errors import DataError
+from captioner.files import is_address
 from captioner.formats.rows import SPLITS, Problem, split_name
-from captioner.pictures.shards import is_address
 
 __all__ = [
     "ALL",

@@ -18,12 +18,12 @@ from typing import IO, Any, TypeAlias
 from captioner.datasets.dataset import MISSING, UNCAPTIONED, CaptionedImage, Dataset, hold_out
 from captioner.datasets.table import HELD_OUT, split_of
 from captioner.errors import DataError, ImageError
-from captioner.files import open_ordinary, printable
+from captioner.files import is_address, open_ordinary, printable
 from captioner.formats.fields import caption_keys, rows_of
 from captioner.formats.rows import MALFORMED, Problem, split_name
 from captioner.formats.shards import INDEX, is_index, read_index
 from captioner.pictures import SUFFIXES
-from captioner.pictures.shards import Copies, Packed, Shard, fetch, is_address
+from captioner.pictures.shards import Copies, Packed, Shard, fetch
 
 MISSING_SHARD = "missing shard"
 CHANGED = "shard that is not what its index says"

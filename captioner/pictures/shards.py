@@ -7,7 +7,6 @@ opened by webdataset, those of other stores by fsspec; neither is needed for sha
 
 import importlib
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -156,11 +155,6 @@ def expect(sources: Iterable[object]) -> None:
             wanted.setdefault(source.shard.copies, []).append(source.shard)
     for copies, shards in wanted.items():
         copies.expect(shards)
-
-
-def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether it is an address (`https://...`, `s3://...`) and no path."""
-    return re.match(r"[a-z][a-z0-9+.-]+://", os.fspath(path), re.IGNORECASE) is not None
 
 
 def expanded(addresses: Iterable[str]) -> list[str]:
